@@ -1,0 +1,1 @@
+"""The asynchronous half of InstaInstru: what runs in production."""

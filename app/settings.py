@@ -1,0 +1,293 @@
+"""Every setting: its environment variable, its unit, its default.
+
+A variable is the field's name in capitals. Where a secret should not stand in the
+environment, ``NAME_FILE`` names a file that holds it (Docker's and Kubernetes'
+convention).
+"""
+
+import os
+from email.utils import parseaddr
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket"})
+MAIL_SCHEMES = frozenset({"smtp", "smtps", "maildir"})
+DATABASE_BACKENDS = frozenset({"sqlite", "postgresql"})
+
+# From the claim of a mail to the server's answer, SMTP waits at most this many times:
+# MAIL, RCPT, DATA, the final dot, and a QUIT or RSET before the next one.
+SMTP_WAITS_IN_A_LEASE = 5
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message is one line that names the variable."""
+
+
+class _FileVariants(EnvSettingsSource):
+    """Reads ``NAME_FILE`` variables: each names a file that holds NAME's value."""
+
+    def __call__(self) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for field in self.settings_cls.model_fields:
+            name = field.upper()
+            path = os.environ.get(f"{name}_FILE")
+            if path is None:
+                continue
+            if name in os.environ:
+                raise SettingsError(
+                    f"{name} and {name}_FILE are both set: keep one, for example {name}_FILE={path}"
+                )
+            try:
+                values[field] = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "not UTF-8 text"
+                raise SettingsError(
+                    f"{name}_FILE: cannot read {path} ({reason}): "
+                    f"name a readable file, for example /run/secrets/{field}"
+                ) from error
+        return values
+
+
+class Settings(BaseSettings):
+    """The deployment's settings, checked once at the start of a process."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+    EXAMPLES: ClassVar[dict[str, str]] = {
+        "redis_url": "redis://localhost:6379/0",
+        "cache_url": "redis://localhost:6379/1",
+        "celery_timezone": "US/Eastern",
+        "database_url": "sqlite:///var/instainstru.db",
+        "smtp_url": "smtp://user:password@mail.example:587?tls=starttls or maildir:var/mail",
+        "mail_from": "InstaInstru <no-reply@instainstru.example>",
+        "public_url": "https://instainstru.example",
+    }
+
+    redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    """Broker and result backend."""
+    cache_url: SecretStr | None = None
+    """Redis that holds the free slots; that of REDIS_URL where this is not set."""
+    celery_timezone: str = "US/Eastern"
+    """IANA time zone of the schedule."""
+    database_url: SecretStr = SecretStr("sqlite:///var/instainstru.db")
+    """SQLAlchemy URL: SQLite for one machine, PostgreSQL in production."""
+    database_busy_timeout_seconds: float = Field(10.0, gt=0, le=60)
+    """How long a SQLite writer waits for another one's transaction."""
+
+    smtp_url: SecretStr = SecretStr("maildir:var/mail")
+    """Where mail goes: an SMTP server, or a folder in maildir format."""
+    smtp_timeout_seconds: float = Field(10.0, gt=0, le=120)
+    """Bound of every wait on the mail server."""
+    mail_lease_seconds: float = Field(120.0, gt=0, le=3600)
+    """How long a claimed mail belongs to the worker that claimed it."""
+    mail_from: str = "InstaInstru <no-reply@instainstru.example>"
+    """Sender of every mail; its domain ends the Message-IDs."""
+    public_url: str = "https://instainstru.example"
+    """Root of the marketplace's web site, for links in mails."""
+
+    visibility_timeout_seconds: int = Field(30, ge=3, le=43_200)
+    """After this long without a renewed lease, a dead worker's tasks run elsewhere."""
+    lease_interval_seconds: float = Field(5.0, gt=0)
+    """How often a living worker renews the lease on what it holds."""
+    task_soft_time_limit_seconds: int = Field(540, gt=0)
+    """After this long a task gets SoftTimeLimitExceeded and may clean up."""
+    task_time_limit_seconds: int = Field(600, gt=0)
+    """After this long the task's process is killed."""
+
+    publish_timeout_seconds: float = Field(2.0, gt=0, le=5)
+    """Bound of every wait on Redis while publishing from the outbox."""
+    publish_pause_seconds: float = Field(5.0, ge=0)
+    """After a failed publish this process leaves publishing to the pump for so long."""
+    pump_interval_seconds: float = Field(1.0, gt=0, le=60)
+    """Pause between two ticks of beat."""
+    resend_margin_seconds: float = Field(10.0, gt=0)
+    """A message younger than this is never taken for gone."""
+    max_publishes: int = Field(100, gt=0)
+    """A message that is gone as often as this, in one try, is dead."""
+    max_deliveries: int = Field(5, gt=0)
+    """A message that was redelivered as often as this, in one try, is dead."""
+    watchdog_seconds: float = Field(60.0, ge=0)
+    """A worker with free slots that starts nothing for so long while work waits exits; 0: never."""
+    unknown_task_retries: int = Field(8, ge=0)
+    """How often a task that a worker does not know is tried again, about six minutes in all."""
+
+    log_format: Literal["console", "json"] = "console"
+    """console: lines for a person; json: one JSON object a line."""
+    log_dir: str = "logs"
+    """Folder of the copy of all log lines, celery/worker.log and celery/beat.log; empty: none."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address that the metrics pages listen on."""
+    metrics_port: int = Field(9540, ge=0, le=65_535)
+    """Port of a worker's metrics page; 0: none."""
+    beat_metrics_port: int = Field(9541, ge=0, le=65_535)
+    """Port of beat's metrics page; 0: none."""
+
+    outbox_retention_days: int = Field(7, ge=7, le=36_500)
+    """Done and cancelled work is kept so long, and its key with it; never less than a week."""
+    dead_letter_retention_days: int = Field(90, ge=7, le=36_500)
+    """Work that failed for good is kept so long."""
+    mail_retention_days: int = Field(90, ge=7, le=36_500)
+    """Mails that are sent or cancelled are kept so long; failed ones as long as dead letters."""
+    notification_retention_days: int = Field(30, ge=1, le=36_500)
+    """Notifications are kept so long after they were read."""
+    broadcast_retention_days: int = Field(90, ge=7, le=36_500)
+    """Broadcasts are kept so long after they reached everybody."""
+    password_reset_retention_days: int = Field(7, ge=1, le=36_500)
+    """Password resets are kept so long after they expired, used or not."""
+
+    health_queue_age_seconds: float = Field(900.0, gt=0)
+    """Health: a message that waits for longer is a problem; in a queue of slow work, four times."""
+    health_unpublished_seconds: float = Field(120.0, gt=0)
+    """Health: due work that nobody has published for so long is a problem."""
+    health_beat_seconds: float = Field(180.0, gt=0)
+    """Health: a beat that has fired nothing for so long is a problem."""
+    health_dead_letters: int = Field(20, ge=0)
+    """Health: more dead letters than this within an hour are a problem."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _FileVariants(settings_cls)
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: SecretStr) -> SecretStr:
+        parts = _split(value, REDIS_SCHEMES, "a Redis URL")
+        database = parts.path.strip("/")
+        if parts.scheme != "redis+socket" and database and not database.isdecimal():
+            raise ValueError("the database after the host is not a number")
+        return value
+
+    @field_validator("cache_url")
+    @classmethod
+    def _cache_url(cls, value: SecretStr | None) -> SecretStr | None:
+        # Compose files pass an unset variable on as an empty one.
+        return cls._redis_url(value) if value and value.get_secret_value() else None
+
+    @field_validator("celery_timezone")
+    @classmethod
+    def _celery_timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (OSError, ValueError, ZoneInfoNotFoundError) as error:
+            raise ValueError(f"{value!r} is no time zone of the IANA database") from error
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, value: SecretStr) -> SecretStr:
+        try:
+            url = make_url(value.get_secret_value())
+        except ArgumentError as error:
+            raise ValueError("not a database URL") from error
+        if url.get_backend_name() not in DATABASE_BACKENDS:
+            raise ValueError(f"only {' and '.join(sorted(DATABASE_BACKENDS))} are supported")
+        try:
+            url.get_dialect().import_dbapi()
+        except ImportError as error:
+            raise ValueError(
+                "its driver is not installed: pip install 'psycopg[binary]'"
+            ) from error
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _smtp_url(cls, value: SecretStr) -> SecretStr:
+        _split(value, MAIL_SCHEMES, "a mail URL")
+        return value
+
+    @field_validator("mail_from")
+    @classmethod
+    def _mail_from(cls, value: str) -> str:
+        _, address = parseaddr(value)
+        local, _, domain = address.rpartition("@")
+        if not local or not domain or "\n" in value or "\r" in value:
+            raise ValueError(f"{value!r} is no mail address (a name with a comma needs quotes)")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url(cls, value: str) -> str:
+        if urlsplit(value).scheme not in {"http", "https"}:
+            raise ValueError(f"{value!r} is no web address")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _bounds_fit_together(self) -> Self:
+        if self.lease_interval_seconds * 3 > self.visibility_timeout_seconds:
+            raise SettingsError(
+                "LEASE_INTERVAL_SECONDS: must be at most a third of VISIBILITY_TIMEOUT_SECONDS "
+                f"({self.visibility_timeout_seconds}), for example "
+                f"{self.visibility_timeout_seconds / 6:g}"
+            )
+        if self.resend_margin_seconds <= 2 * self.publish_timeout_seconds:
+            raise SettingsError(
+                "RESEND_MARGIN_SECONDS: must be more than twice PUBLISH_TIMEOUT_SECONDS "
+                f"({self.publish_timeout_seconds:g}), for example "
+                f"{5 * self.publish_timeout_seconds:g}"
+            )
+        if self.task_soft_time_limit_seconds >= self.task_time_limit_seconds:
+            raise SettingsError(
+                "TASK_SOFT_TIME_LIMIT_SECONDS: must be less than TASK_TIME_LIMIT_SECONDS "
+                f"({self.task_time_limit_seconds}), for example {self.task_time_limit_seconds - 1}"
+            )
+        if self.mail_lease_seconds < SMTP_WAITS_IN_A_LEASE * self.smtp_timeout_seconds:
+            raise SettingsError(
+                f"MAIL_LEASE_SECONDS: must be at least {SMTP_WAITS_IN_A_LEASE} times "
+                f"SMTP_TIMEOUT_SECONDS ({self.smtp_timeout_seconds:g}), for example "
+                f"{SMTP_WAITS_IN_A_LEASE * self.smtp_timeout_seconds:g}"
+            )
+        return self
+
+
+def _split(value: SecretStr, schemes: frozenset[str], what: str) -> Any:
+    try:
+        parts = urlsplit(value.get_secret_value())
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"not {what}: the host or port cannot be read") from error
+    if parts.scheme not in schemes:
+        raise ValueError(f"not {what}: it must begin with one of {', '.join(sorted(schemes))}")
+    return parts
+
+
+@cache
+def load_settings() -> Settings:
+    """The settings of this process, read from the environment once.
+
+    Raises ``SettingsError`` with one line that names the variable, what is wrong with
+    it and an example. The value itself is not repeated: it may be a secret.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else "settings"
+        default = Settings.model_fields[field].default if field in Settings.model_fields else ""
+        example = Settings.EXAMPLES.get(field, default)
+        reason = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
+        raise SettingsError(
+            f"{field.upper()}: {reason}; for example {field.upper()}={example}"
+        ) from error
