@@ -1,0 +1,220 @@
+"""The engine, and the one way to a transaction.
+
+The engine is made at first use, from the settings, and once for each process: a
+connection must not cross a fork (SQLAlchemy, "Using Connection Pools with
+Multiprocessing").
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from threading import RLock
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    ExceptionContext,
+    create_engine,
+    delete,
+    event,
+    make_url,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from app.settings import load_settings
+
+_engine: Engine | None = None
+_in_transaction: ContextVar[bool] = ContextVar("in_transaction", default=False)
+
+
+def engine() -> Engine:
+    """This process's engine."""
+    global _engine
+    if _engine is None:
+        settings = load_settings()
+        _engine = create_database_engine(
+            settings.database_url.get_secret_value(),
+            busy_timeout=settings.database_busy_timeout_seconds,
+        )
+    return _engine
+
+
+def use(replacement: Engine | None) -> Engine | None:
+    """Put an engine in force (``None``: make it from the settings again); return the old one."""
+    global _engine
+    replaced, _engine = _engine, replacement
+    return replaced
+
+
+_forking = RLock()
+
+
+@contextmanager
+def no_fork() -> Iterator[None]:
+    """Hold back a fork of this process: for a thread that reads SQLite beside the main one.
+
+    A fork closes the idle connections first, but not one that a thread is using. A
+    server's connection may cross it, for the child leaves that alone.
+    """
+    with _forking if engine().dialect.name == "sqlite" else nullcontext():
+        yield
+
+
+def _close_idle_connections() -> None:
+    _forking.acquire()
+    if _engine is not None:
+        _engine.dispose()
+
+
+def _leave_connections_to_parent() -> None:
+    if _engine is not None:
+        _engine.dispose(close=False)
+    _forking.release()
+
+
+# A SQLite file that is open across a fork has locks that only the parent holds, so the
+# child's commits can vanish (sqlite.org, "How To Corrupt An SQLite Database File", 2.6);
+# a server's connection would be read by both.
+os.register_at_fork(
+    before=_close_idle_connections,
+    after_in_parent=_forking.release,
+    after_in_child=_leave_connections_to_parent,
+)
+
+
+def create_database_engine(url: str, *, busy_timeout: float = 10.0) -> Engine:
+    """An engine with this project's rules for the database behind ``url``.
+
+    ``busy_timeout`` is in seconds (SQLite). Nothing is connected or created yet.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        created = create_engine(
+            parsed, isolation_level="READ COMMITTED", pool_pre_ping=True, hide_parameters=True
+        )
+        event.listen(created, "handle_error", _forget_values)
+        return created
+    # Statements' parameters hold names and addresses, which no error message may carry.
+    created = create_engine(parsed, connect_args={"timeout": busy_timeout}, hide_parameters=True)
+    event.listen(created, "connect", _prepare_sqlite)
+    event.listen(created, "begin", _begin_sqlite)
+    return created
+
+
+def _forget_values(context: ExceptionContext) -> None:
+    """Leave of a server's error what it says about the schema, and nothing about the data.
+
+    Its DETAIL repeats the row (``Key (email)=(...) already exists``), and its CONTEXT may. Of
+    a data exception (SQLSTATE class 22) the message itself may quote the value.
+    """
+    original, raised = context.original_exception, context.sqlalchemy_exception
+    server_said = getattr(original, "diag", None)
+    if server_said is None or server_said.message_primary is None:
+        return  # an error of the driver's own: it quotes nothing
+    if server_said.sqlstate.startswith("22"):
+        kept = f"a value was not acceptable (SQLSTATE {server_said.sqlstate})"
+    else:
+        kept = server_said.message_primary
+    whole = str(original)
+    original.args = (kept,)
+    if raised is not None:
+        raised.args = (raised.args[0].replace(whole, kept),)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver's own BEGIN comes too late and is never IMMEDIATE.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    try:
+        cursor.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        # Only of a file that is new, and does not wait: another process is switching it, for
+        # all connections, at this moment.
+        if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            raise
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and writes later cannot wait its turn in WAL mode:
+    # it fails at once (SQLITE_BUSY_SNAPSHOT). So a writer says that it is one.
+    reads_only = connection.get_execution_options().get("reads_only", False)
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """A session whose work is committed at the end, or rolled back by an exception."""
+    with Session(engine(), expire_on_commit=False) as session, session.begin():
+        token = _in_transaction.set(True)
+        try:
+            yield session
+        finally:
+            _in_transaction.reset(token)
+
+
+@contextmanager
+def reading() -> Iterator[Session]:
+    """A session that only reads and takes no write lock."""
+    with Session(engine().execution_options(reads_only=True), expire_on_commit=False) as session:
+        yield session
+
+
+class NetworkInTransactionError(AssertionError):
+    """The network was about to be used while a transaction was open."""
+
+
+def refuse_network_in_transaction() -> None:
+    """Raise where a transaction is open: a slow peer would hold its locks."""
+    if _in_transaction.get():
+        raise NetworkInTransactionError(
+            "network call inside a database transaction: commit first, then call"
+        )
+
+
+def insert_for(session: Session) -> Any:
+    """The ``insert`` construct of the session's database, which knows ON CONFLICT.
+
+    SQLAlchemy has one for each dialect; the two agree in what is used here.
+    """
+    dialect = session.get_bind().dialect.name
+    return postgresql.insert if dialect == "postgresql" else sqlite.insert
+
+
+def delete_batch(
+    session: Session,
+    key: InstrumentedAttribute[Any],
+    *conditions: ColumnElement[bool],
+    oldest: InstrumentedAttribute[Any],
+    limit: int,
+) -> int:
+    """Delete up to ``limit`` rows of ``key``'s table that meet ``conditions``; how many.
+
+    Those whose ``oldest`` is smallest go first. Waits for no other transaction: a row that
+    one holds is left for the next time.
+    """
+    # A CTE is computed once; PostgreSQL may compute an IN with a LIMIT once for each row.
+    batch = (
+        select(key)
+        .where(*conditions)
+        .order_by(oldest)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("batch")
+    )
+    # Returned, because sqlite3 counts no rows for a statement that begins with WITH.
+    deleted = session.scalars(
+        delete(key.class_)
+        .where(key.in_(select(batch.c[key.key])))
+        .returning(key)
+        .execution_options(synchronize_session=False)
+    )
+    return len(deleted.all())

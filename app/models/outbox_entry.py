@@ -1,0 +1,111 @@
+"""The outbox: the truth about each piece of durable work."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    ColumnElement,
+    Index,
+    SmallInteger,
+    String,
+    literal_column,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app import trace
+from app.models.base import Base
+from app.models.types import UtcDateTime, text_enum
+
+
+class OutboxState(StrEnum):
+    PENDING = "pending"
+    DONE = "done"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+class OutboxEntry(Base):
+    __tablename__ = "outbox_entries"
+    __table_args__ = (
+        CheckConstraint("priority BETWEEN 0 AND 9", name="priority_is_one_digit"),
+        # A cancelled entry gives its key free: the same reminder may be planned again.
+        Index(
+            "uq_outbox_entries_key",
+            "key",
+            unique=True,
+            sqlite_where=text("state <> 'cancelled'"),
+            postgresql_where=text("state <> 'cancelled'"),
+        ),
+        # The pump's questions: what was never published and is due; what is in which list.
+        Index(
+            "ix_outbox_entries_unpublished",
+            "due_at",
+            sqlite_where=text("state = 'pending' AND published_at IS NULL"),
+            postgresql_where=text("state = 'pending' AND published_at IS NULL"),
+        ),
+        Index(
+            "ix_outbox_entries_published",
+            "queue",
+            "priority",
+            "published_at",
+            sqlite_where=text("state = 'pending' AND published_at IS NOT NULL"),
+            postgresql_where=text("state = 'pending' AND published_at IS NOT NULL"),
+        ),
+        # Few among the many that are done; health counts them every minute. With the state in
+        # it, because SQLite takes the index below if that one alone covers the question.
+        Index(
+            "ix_outbox_entries_dead",
+            "state",
+            "finished_at",
+            sqlite_where=text("state = 'dead'"),
+            postgresql_where=text("state = 'dead'"),
+        ),
+        # In this order: beginning with the state, SQLite prefers it to the two above.
+        Index("ix_outbox_entries_finished_at_state", "finished_at", "state"),
+    )
+
+    id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    """Our UUIDv7, and the task id; for a task that came without a row, its task id."""
+    task: Mapped[str] = mapped_column(String(255))
+    args: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    kwargs: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    key: Mapped[str | None] = mapped_column(String(255))
+    """Idempotency key: one entry for each, apart from cancelled ones."""
+    queue: Mapped[str] = mapped_column(String(100))
+    priority: Mapped[int] = mapped_column(SmallInteger)
+    """On the wire: 0 goes first on Redis."""
+    state: Mapped[OutboxState] = mapped_column(text_enum(OutboxState), default=OutboxState.PENDING)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    published_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """The broker's clock when the entry was last handed to it; null where it waits for the pump."""
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    publishes: Mapped[int] = mapped_column(default=0)
+    """How often it was published in this try."""
+    resent: Mapped[int] = mapped_column(default=0)
+    """How often its message was gone from the broker and was published again."""
+    deliveries: Mapped[int] = mapped_column(default=0)
+    """How often a redelivered message of this try was started."""
+    tries: Mapped[int] = mapped_column(default=0)
+    """How often it was put back for a retry."""
+    due_instant: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """The instant that the run stands for: the beat entry's, else when it was first due.
+    ``due_at`` moves with each retry, this does not."""
+    trace_id: Mapped[str | None] = mapped_column(String(32), default=trace.current)
+    """The trace of whoever planned it, 32 hexadecimal digits (W3C Trace Context, trace-id)."""
+    errors: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
+    """One object for each failed try: ``at``, ``error``, and ``traceback`` for the last."""
+
+    @classmethod
+    def pending(cls) -> ColumnElement[bool]:
+        """The condition that the partial indexes have; a bound parameter would not match it."""
+        return cls.state == literal_column("'pending'")
+
+    @classmethod
+    def dead(cls) -> ColumnElement[bool]:
+        """The condition of the dead letters' index."""
+        return cls.state == literal_column("'dead'")

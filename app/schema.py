@@ -1,0 +1,141 @@
+"""The database's schema: is it the newest, and making it so."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+logger = logging.getLogger(__name__)
+# Says at every start how it will run migrations, also where there are none to run.
+logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
+
+UPGRADE_COMMAND = "python -m app.admin database upgrade"
+UPGRADE_LOCK = 4_961_726_873
+"""The number of the advisory lock that an upgrade holds: any, as long as nobody else has it."""
+
+
+class DatabaseNotReadyError(Exception):
+    """The database cannot be used as it is; the message is one line with what to do."""
+
+
+def newest() -> str:
+    """The revision that this code needs."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None  # noqa: S101 - there are migrations
+    return head
+
+
+def current(connection: Connection) -> str | None:
+    """The revision of the database behind ``connection``; ``None`` for an empty one."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def current_of(engine: Engine) -> str | None:
+    """The revision of a database; ``None`` for an empty one, or a SQLite file that is not there.
+
+    Raises ``DatabaseNotReadyError`` where it cannot be used.
+    """
+    with _one_line_errors(engine):
+        try:
+            if (file := _sqlite_file(engine)) is not None:
+                file.stat()
+        except FileNotFoundError:
+            return None
+        with engine.connect() as connection:
+            _refuse_read_only(connection)
+            return current(connection)
+
+
+def upgrade(engine: Engine) -> bool:
+    """Bring the schema to the newest revision, in one transaction; whether it was behind.
+
+    A missing SQLite file is created, with its folder. Of several processes that call this
+    at once, one works and the others wait for its lock. Raises ``DatabaseNotReadyError``
+    where the database cannot be used.
+    """
+    with _one_line_errors(engine):
+        if (file := _sqlite_file(engine)) is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        with engine.begin() as connection:
+            _keep_others_waiting(connection)
+            if current(connection) == newest():
+                _refuse_read_only(connection)
+                return False
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            logger.info("the database's schema is now at revision %s", newest())
+            return True
+
+
+def prepare(engine: Engine) -> None:
+    """Make sure at the start of a process that the database can be used.
+
+    A SQLite file is created and migrated here, so that the first command just works. A
+    database server is migrated by a person: there it only checks.
+
+    Raises ``DatabaseNotReadyError``.
+    """
+    if engine.dialect.name == "sqlite":
+        upgrade(engine)
+        return
+    revision = current_of(engine)
+    if revision != newest():
+        place = engine.url.render_as_string(hide_password=True)
+        raise DatabaseNotReadyError(
+            f"DATABASE_URL: the schema of {place} is at {revision or 'nothing'}, "
+            f"this code needs {newest()}: run {UPGRADE_COMMAND}"
+        )
+
+
+def _keep_others_waiting(connection: Connection) -> None:
+    # On SQLite the beginning of the transaction has done so.
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADE_LOCK})")
+
+
+@contextmanager
+def _one_line_errors(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, CommandError, OSError) as error:
+        place = engine.url.render_as_string(hide_password=True)
+        raise DatabaseNotReadyError(
+            f"DATABASE_URL: cannot use {place}: {_reason(error)}; "
+            "it must be a database that this user may write to"
+        ) from error
+
+
+def _refuse_read_only(connection: Connection) -> None:
+    # SQLite takes a file that it may not write to, also for BEGIN IMMEDIATE, until the
+    # first statement that writes.
+    if connection.dialect.name == "sqlite" and current(connection) is not None:
+        connection.exec_driver_sql("DELETE FROM alembic_version WHERE FALSE")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.strerror}: {error.filename}"
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+
+
+def _sqlite_file(engine: Engine) -> Path | None:
+    """The file behind ``engine``; ``None`` for a database in memory or on a server."""
+    database = engine.url.database
+    if engine.dialect.name != "sqlite" or not database or database == ":memory:":
+        return None
+    return None if database.startswith("file:") else Path(database)
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config

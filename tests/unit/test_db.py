@@ -1,0 +1,207 @@
+"""Transactions: who takes the write lock, who waits for it, what an exception leaves."""
+
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, select, text, update
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
+from sqlalchemy.orm import Session
+
+from app import db
+from app.models import BeatEntry, User
+from tests.builders import NOON, a_student
+from tests.database import on_postgresql, on_sqlite
+
+IMPATIENT = 0.05  # seconds
+ADDRESS, NAME = "ada@private.example", "Ada Lovelace"
+QUOTED = 'ada@"private".example'
+
+
+@pytest.fixture
+def impatient(database: Engine) -> Iterator[Engine]:
+    """A second engine on the same database, whose writers give up almost at once on SQLite."""
+    url = database.url.render_as_string(hide_password=False)
+    engine = db.create_database_engine(url, busy_timeout=IMPATIENT)
+    yield engine
+    engine.dispose()
+
+
+def count_users() -> int:
+    with db.reading() as session:
+        return len(session.scalars(select(User)).all())
+
+
+def test_a_transaction_is_committed_at_its_end(database: Engine) -> None:
+    with db.transaction() as session:
+        a_student(session)
+    assert count_users() == 1
+
+
+def test_an_exception_rolls_the_transaction_back(database: Engine) -> None:
+    with pytest.raises(KeyError), db.transaction() as session:
+        a_student(session)
+        raise KeyError
+    assert count_users() == 0
+
+
+def test_what_was_committed_can_be_read_after_its_session(database: Engine) -> None:
+    with db.transaction() as session:
+        student = a_student(session, name="Ada")
+    assert student.name == "Ada"
+
+
+@on_sqlite
+def test_a_transaction_that_has_only_read_holds_the_write_lock(
+    database: Engine, impatient: Engine
+) -> None:
+    with db.transaction() as first, Session(impatient) as second:
+        first.scalars(select(User)).all()
+        with pytest.raises(OperationalError, match="database is locked"):
+            second.scalars(select(User)).all()
+
+
+def test_reading_takes_no_write_lock(database: Engine, impatient: Engine) -> None:
+    with db.reading() as reader:
+        assert reader.scalars(select(User)).all() == []
+        with Session(impatient) as session, session.begin():
+            a_student(session)
+
+
+def test_reading_goes_on_beside_a_writer_and_sees_what_was_committed(database: Engine) -> None:
+    with db.transaction() as writer:
+        a_student(writer)
+        assert count_users() == 0
+    assert count_users() == 1
+
+
+def test_writers_wait_for_each_other_and_no_update_is_lost(database: Engine) -> None:
+    """Each reads first and writes what it read: the order that WAL cannot upgrade, and for
+    which PostgreSQL wants FOR UPDATE."""
+    writers, times = 8, 10
+    with db.transaction() as session:
+        session.add(BeatEntry(name="counter", schedule_hash="0", last_due=NOON))
+
+    def count_up(_number: int) -> None:
+        for _ in range(times):
+            with db.transaction() as session:
+                counter = select(BeatEntry.schedule_hash).with_for_update()
+                seen = int(session.scalars(counter).one())
+                session.execute(update(BeatEntry).values(schedule_hash=str(seen + 1)))
+
+    with ThreadPoolExecutor(writers) as threads:
+        list(threads.map(count_up, range(writers)))
+    with db.reading() as session:
+        assert session.scalars(select(BeatEntry.schedule_hash)).one() == str(writers * times)
+
+
+@on_sqlite
+def test_every_connection_has_wal_foreign_keys_and_the_busy_timeout(database: Engine) -> None:
+    with database.execution_options(reads_only=True).connect() as connection:
+        pragmas = {
+            name: connection.scalar(text(f"PRAGMA {name}"))
+            for name in ("journal_mode", "foreign_keys", "busy_timeout", "synchronous")
+        }
+    assert pragmas == {
+        "journal_mode": "wal",
+        "foreign_keys": 1,
+        "busy_timeout": 10_000,
+        "synchronous": 1,
+    }
+
+
+def all_said(error: BaseException) -> str:
+    """Everything that a log or a dead letter could hold of it."""
+    return "".join(traceback.format_exception(error)) + repr(error)
+
+
+def test_an_error_message_names_what_was_violated_and_holds_no_values(database: Engine) -> None:
+    with pytest.raises(IntegrityError) as caught, db.transaction() as session:
+        for _ in range(2):
+            a_student(session, email=ADDRESS, name=NAME)
+    assert "users" in str(caught.value)
+    assert "email" in str(caught.value)
+    assert not {mark for mark in (ADDRESS, NAME) if mark in all_said(caught.value)}
+
+
+def test_an_error_at_the_commit_holds_no_values_either(database: Engine) -> None:
+    """Its check is deferred until then."""
+    deferred = "REFERENCES users (email) DEFERRABLE INITIALLY DEFERRED"
+    with db.transaction() as session:
+        session.execute(text(f"CREATE TABLE pending (email VARCHAR {deferred})"))
+    with pytest.raises(IntegrityError) as caught, db.transaction() as session:
+        session.execute(text("INSERT INTO pending VALUES (:email)"), {"email": ADDRESS})
+    assert ADDRESS not in all_said(caught.value)
+
+
+@on_postgresql
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("SELECT CAST(:value AS INTEGER)", "InvalidTextRepresentation"),
+        ("SELECT CAST(:value AS TIMESTAMP)", "InvalidDatetimeFormat"),
+        ("SELECT CAST(:value AS JSON)", "InvalidTextRepresentation"),
+    ],
+)
+def test_an_error_about_a_value_does_not_quote_it(
+    database: Engine, statement: str, error: str
+) -> None:
+    with pytest.raises(DataError, match=error) as caught, db.reading() as session:
+        session.execute(text(statement), {"value": QUOTED})
+    assert "private" not in all_said(caught.value)
+
+
+def test_the_network_is_refused_inside_a_transaction_and_allowed_after_it(
+    database: Engine,
+) -> None:
+    with db.transaction(), pytest.raises(db.NetworkInTransactionError, match="commit first"):
+        db.refuse_network_in_transaction()
+    with pytest.raises(KeyError), db.transaction():
+        raise KeyError
+    db.refuse_network_in_transaction()
+    with db.reading():
+        db.refuse_network_in_transaction()
+
+
+def test_another_threads_transaction_does_not_refuse_the_network(database: Engine) -> None:
+    with db.transaction(), ThreadPoolExecutor(1) as threads:
+        threads.submit(db.refuse_network_in_transaction).result()
+
+
+FORK = """
+import os, sys
+from pathlib import Path
+from app import db
+engine = db.engine()
+with engine.connect() as connection:
+    connection.exec_driver_sql("SELECT 1")
+if os.fork() == 0:
+    links = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    print(sum("forked.sqlite3" in link for link in links), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks /proc for open files")
+def test_no_database_file_is_open_across_a_fork(tmp_path: Path) -> None:
+    """The child would write without the locks that it believes it holds."""
+    url = f"sqlite:///{tmp_path}/forked.sqlite3"
+    answer = subprocess.run(
+        [sys.executable, "-c", FORK],
+        env={**os.environ, "DATABASE_URL": url, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout.strip() == "0"
+
+
+def test_making_an_engine_makes_nothing_else(tmp_path: Path) -> None:
+    db.create_database_engine(f"sqlite:///{tmp_path}/folder/file.sqlite3")
+    assert list(tmp_path.iterdir()) == []
