@@ -1,0 +1,193 @@
+"""Putting work into the outbox, in the caller's transaction."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import Engine, event, select, text, update
+from sqlalchemy.orm import Session, SessionTransaction
+
+from app import clock, entropy, routing
+from app.db import insert_for
+from app.models import OutboxEntry, OutboxState
+from app.outbox import guard, publish
+from app.outbox.ids import uuid7
+
+_DUE_NOW = "outbox: entries to publish after the transaction"
+
+
+def enqueue(
+    session: Session,
+    task: str,
+    *args: Any,
+    at: datetime | None = None,
+    key: str | None = None,
+    urgency: int | None = None,
+    due_instant: datetime | None = None,
+) -> str:
+    """Plan a run of ``task`` with ``args``, and return the entry's id, which is the task id.
+
+    The entry becomes real when the caller's transaction commits, and is published right
+    after; a rollback leaves nothing. The task runs at least once, and its guarded effect
+    exactly once, whatever happens to the broker in between.
+
+    ``at`` (aware) is when it is due, at once where left out. With a ``key`` there is one
+    entry that is not cancelled: a second call changes nothing and returns the first
+    one's id. ``urgency`` (0 to 9) overrides its queue's. ``due_instant`` (aware) is what
+    the task finds as ``self.due_at``; ``at`` where left out. Arguments must be JSON.
+
+    Raises ``TypeError`` for arguments that are not JSON, and for Celery signatures:
+    links, chords and groups are published by Celery itself, after our commit and
+    outside its safety. Enqueue the next step in the transaction of the step before.
+    """
+    now = clock.utcnow()
+    entry_id = None
+    while entry_id is None:
+        entry_id = _insert(
+            session,
+            task,
+            args,
+            now=now,
+            at=at,
+            key=key,
+            urgency=urgency,
+            due_instant=due_instant,
+        )
+        if entry_id is None:
+            existing = session.scalar(
+                select(OutboxEntry.id).where(
+                    OutboxEntry.key == key, OutboxEntry.state != OutboxState.CANCELLED
+                )
+            )
+            if existing is not None:
+                return existing
+            # Somebody cancelled it between the two statements: the key is free again.
+    if at is None or at <= now:
+        session.info.setdefault(_DUE_NOW, []).append(entry_id)
+    return entry_id
+
+
+def enqueue_run(
+    session: Session,
+    task: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    due_instant: datetime,
+    queue: str | None = None,
+    priority: int | None = None,
+) -> str:
+    """Plan the run of a beat entry for one of its due instants; returns the entry's id.
+
+    ``queue`` and ``priority`` (on the wire) override those of its task. Raises as
+    ``enqueue`` does.
+    """
+    entry_id = _insert(
+        session,
+        task,
+        args,
+        kwargs,
+        now=clock.utcnow(),
+        due_instant=due_instant,
+        queue=queue,
+        priority=priority,
+    )
+    assert entry_id is not None  # noqa: S101 - without a key there is no conflict
+    session.info.setdefault(_DUE_NOW, []).append(entry_id)
+    return entry_id
+
+
+def bury_new(session: Session, task: str, *args: Any, error: str) -> str:
+    """Insert a dead letter for work that failed inside another task; return its id.
+
+    It can be seen and retried like one that died itself. Raises as ``enqueue`` does.
+    """
+    now = clock.utcnow()
+    entry_id = _insert(session, task, args, now=now)
+    assert entry_id is not None  # noqa: S101 - without a key there is no conflict
+    guard.bury(session, guard.Delivery(entry_id, task), error=error, now=now)
+    return entry_id
+
+
+def _insert(
+    session: Session,
+    task: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    now: datetime,
+    at: datetime | None = None,
+    key: str | None = None,
+    urgency: int | None = None,
+    due_instant: datetime | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+) -> str | None:
+    for name, instant in (("at", at), ("due_instant", due_instant)):
+        if instant is not None and instant.tzinfo is None:
+            raise TypeError(f"{name}={instant!r} is naive: pass an aware instant, such as in UTC")
+    if not isinstance(task, str):
+        raise TypeError(f"enqueue takes a task's name, not a {type(task).__name__}")
+    for position, arg in (*enumerate(args), *kwargs.items()):
+        if hasattr(arg, "apply_async"):
+            raise TypeError(
+                f"argument {position} of {task} is a Celery signature: enqueue its task by name"
+            )
+    try:
+        json.dumps([args, dict(kwargs)], allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"the arguments of {task} are not JSON: {error}") from error
+
+    spec = routing.queue_for(task)
+    if priority is None:
+        priority = routing.wire_priority(spec.urgency if urgency is None else urgency)
+    statement = insert_for(session)(OutboxEntry).values(
+        id=uuid7(now, entropy.rng()),
+        task=task,
+        args=list(args),
+        kwargs=dict(kwargs),
+        key=key,
+        queue=queue or spec.name,
+        priority=priority,
+        created_at=now,
+        due_at=now if at is None else at,
+        due_instant=due_instant or at or now,
+    )
+    if key is not None:
+        statement = statement.on_conflict_do_nothing(
+            index_elements=[OutboxEntry.key],
+            index_where=text("state <> 'cancelled'"),
+        )
+    entry_id: str | None = session.scalar(statement.returning(OutboxEntry.id))
+    return entry_id
+
+
+def cancel(session: Session, *, key: str) -> bool:
+    """Cancel the pending entry with ``key``; whether there was one.
+
+    A task that is running at this moment finishes: its guard comes first or this does,
+    never both.
+    """
+    cancelled = session.scalars(
+        update(OutboxEntry)
+        .where(OutboxEntry.key == key, OutboxEntry.state == OutboxState.PENDING)
+        .values(state=OutboxState.CANCELLED, finished_at=clock.utcnow())
+        .returning(OutboxEntry.id)
+    ).all()
+    return bool(cancelled)
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _publish_after_transaction(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is not None:
+        return
+    entry_ids = session.info.pop(_DUE_NOW, None)
+    if not entry_ids:
+        return
+    # After a rollback too: there publishing finds no entry to publish.
+    bind = session.get_bind(OutboxEntry)
+    # Bound to a connection, the session ended inside somebody's larger transaction.
+    if isinstance(bind, Engine):
+        publish.after_commit(bind, entry_ids)

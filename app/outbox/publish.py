@@ -1,0 +1,179 @@
+"""The one way from the outbox to the broker.
+
+First a conditional update says in the entry that it is published, and that commits; then
+the message goes out with the same stamp. Who changed no row pushes nothing, so an entry
+is pushed once however many publishers see it. A crash in between leaves an entry whose
+message is gone, which the pump finds.
+
+The stamp is the broker's clock, not the publisher's: the pump compares stamps to tell
+what waits from what is gone, and publishers' clocks differ.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from time import monotonic
+
+from sqlalchemy import ColumnElement, Engine, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from app import clock, routing
+from app.models import OutboxEntry
+from app.outbox import guard
+from app.outbox.broker import Broker, BrokerUnavailableError, OutboxMessage
+from app.settings import load_settings
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500
+"""Entries in one statement and one pipeline."""
+
+_broker: Broker | None = None
+_paused_until = float("-inf")
+
+
+def attach(broker: Broker | None) -> Broker | None:
+    """Let this process publish its entries right after their commit; return the old broker.
+
+    Where none is attached, the pump publishes them within seconds.
+    """
+    global _broker, _paused_until
+    replaced, _broker = _broker, broker
+    _paused_until = float("-inf")
+    return replaced
+
+
+def attached() -> Broker | None:
+    """The broker to which this process publishes."""
+    return _broker
+
+
+def after_commit(bind: Engine, entry_ids: Sequence[str]) -> None:
+    """Publish entries that were just committed, if the broker answers; never raise.
+
+    After a failure this process leaves publishing to the pump for a while, so that a
+    hung broker costs one caller its timeout, not every caller.
+    """
+    global _paused_until
+    if _broker is None or monotonic() < _paused_until:
+        return
+    try:
+        for start in range(0, len(entry_ids), BATCH):
+            chosen = OutboxEntry.id.in_(entry_ids[start : start + BATCH])
+            publish_unpublished(bind, _broker, chosen)
+    except Exception as error:
+        # The caller's work is committed: whatever goes wrong here, the pump makes good.
+        _paused_until = monotonic() + load_settings().publish_pause_seconds
+        logger.warning("not published after the commit, the pump will: %s", error)
+
+
+def publish_unpublished(
+    bind: Engine, broker: Broker, chosen: ColumnElement[bool], *, limit: int = BATCH
+) -> int:
+    """Publish up to ``limit`` due entries among ``chosen`` that wait unpublished.
+
+    Returns how many. Raises ``BrokerUnavailableError``; then they are unpublished again.
+    """
+    unpublished = (
+        chosen,
+        OutboxEntry.pending(),
+        OutboxEntry.published_at.is_(None),
+        OutboxEntry.due_at <= clock.utcnow(),
+    )
+    locked = (
+        select(OutboxEntry.id)
+        .where(*unpublished)
+        .order_by(OutboxEntry.due_at, OutboxEntry.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        # Not a subquery: PostgreSQL may run that once for each row, and lock more each time.
+        .cte("locked")
+    )
+    return _publish(bind, broker, OutboxEntry.id.in_(select(locked.c.id)), *unpublished)
+
+
+def publish_again(bind: Engine, broker: Broker, gone: Sequence[tuple[str, datetime]]) -> int:
+    """Publish entries whose message is gone, where nobody else did since it was seen.
+
+    ``gone`` holds (id, ``published_at``) pairs. Returns how many; raises
+    ``BrokerUnavailableError``.
+    """
+    seen = tuple_(OutboxEntry.id, OutboxEntry.published_at).in_(gone)
+    return _publish(bind, broker, seen, OutboxEntry.pending(), resend=True)
+
+
+def _publish(
+    bind: Engine, broker: Broker, *conditions: ColumnElement[bool], resend: bool = False
+) -> int:
+    # Asked before the update, so that an outage leaves the entries as they are.
+    published_at = broker.now()
+    taken_at = monotonic()
+    with Session(bind) as session, session.begin():
+        rows = session.execute(
+            update(OutboxEntry)
+            .where(*conditions)
+            .values(
+                published_at=published_at,
+                publishes=OutboxEntry.publishes + 1,
+                resent=OutboxEntry.resent + int(resend),
+            )
+            .returning(OutboxEntry)
+            .execution_options(synchronize_session=False)
+        ).scalars()
+        entries = _routable(rows)
+        messages = [
+            OutboxMessage(
+                id=entry.id,
+                task=entry.task,
+                args=entry.args,
+                kwargs=entry.kwargs,
+                queue=entry.queue,
+                priority=entry.priority,
+                tries=entry.tries,
+                published_at=published_at,
+                due_instant=entry.due_instant or entry.due_at,
+                trace_id=entry.trace_id,
+            )
+            for entry in entries
+        ]
+    if not messages:
+        return 0
+    try:
+        # A message in its list lies there in the order of its stamp, give or take less than
+        # the resend margin; else it could look gone while it waits.
+        if monotonic() - taken_at > load_settings().resend_margin_seconds / 2:
+            raise BrokerUnavailableError("the database took too long: the stamp is out of date")
+        broker.push(messages)
+    except Exception:
+        _unpublish(bind, messages)
+        raise
+    return len(messages)
+
+
+def _routable(rows: Iterable[OutboxEntry]) -> list[OutboxEntry]:
+    """The entries in the order of their due instants, without those that have no queue.
+
+    A queue that was taken out of the table would fail its whole batch, again and again.
+    """
+    entries = []
+    for entry in sorted(rows, key=lambda entry: (entry.due_at, entry.id)):
+        if routing.is_queue(entry.queue):
+            entries.append(entry)
+        else:
+            guard.mark_dead(entry, error=f"there is no queue {entry.queue}", now=clock.utcnow())
+    return entries
+
+
+def _unpublish(bind: Engine, messages: Sequence[OutboxMessage]) -> None:
+    # What arrived all the same runs once: the guard does not ask for published_at.
+    with Session(bind) as session, session.begin():
+        session.execute(
+            update(OutboxEntry)
+            .where(
+                OutboxEntry.id.in_([message.id for message in messages]),
+                OutboxEntry.published_at == messages[0].published_at,
+                OutboxEntry.pending(),
+            )
+            .values(published_at=None, publishes=OutboxEntry.publishes - 1)
+            .execution_options(synchronize_session=False)
+        )

@@ -1,0 +1,242 @@
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Engine, func, select, update
+
+from app import db, outbox
+from app.models import OutboxEntry, OutboxState
+from app.outbox import BrokerUnavailableError
+from app.outbox.guard import Delivery, mark_done, put_back
+from app.outbox.pump import HOOK_GRACE, INCONCLUSIVE_FOR, Pump
+from tests.fakes import FOREIGN, FakeBroker, FakeClock
+from tests.unit.outbox.conftest import MARGIN, MAX_PUBLISHES
+
+TASK = "app.tasks.email.send_booking_confirmation"
+A_MOMENT = timedelta(milliseconds=1)
+
+
+def enqueue(count: int = 1, **options: object) -> list[str]:
+    with db.transaction() as session:
+        return [outbox.enqueue(session, TASK, n, **options) for n in range(count)]  # type: ignore[arg-type]
+
+
+def entry(entry_id: str) -> OutboxEntry:
+    with db.reading() as session:
+        return session.scalars(select(OutboxEntry).where(OutboxEntry.id == entry_id)).one()
+
+
+def resent() -> int:
+    with db.reading() as session:
+        return session.scalar(select(func.sum(OutboxEntry.resent))) or 0
+
+
+def finish(broker: FakeBroker, queue: str = "email") -> None:
+    message = broker.take(queue)
+    with db.transaction() as session:
+        mark_done(session, Delivery(message.id, message.task), now=broker.clock.now)
+    broker.holding.remove(message)
+
+
+def rounds(pump: Pump, now: FakeClock, count: int, step: float = 1.0) -> None:
+    for _ in range(count):
+        pump.run()
+        now.advance(seconds=step)
+
+
+def test_the_pump_leaves_a_fresh_entry_to_the_process_that_committed_it(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    broker.down = True
+    enqueue()
+    broker.down = False
+    now.advance(seconds=(HOOK_GRACE - A_MOMENT).total_seconds())
+    assert pump.run().published == 0
+    now.advance(seconds=A_MOMENT.total_seconds())
+    assert pump.run().published == 1
+    assert pump.run().published == 0
+
+
+def test_an_entry_is_published_when_it_is_due(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    enqueue(at=now.now + timedelta(hours=1))
+    now.advance(minutes=59)
+    assert pump.run().published == 0
+    now.advance(minutes=1)
+    assert pump.run().published == 1
+
+
+def test_a_retry_is_published_when_it_is_due(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    (entry_id,) = enqueue()
+    message = broker.take("email")
+    now.advance(seconds=1)
+    with db.transaction() as session:
+        due_at = now.now + timedelta(seconds=1)
+        delivery = Delivery(message.id, message.task)
+        assert put_back(session, delivery, due_at=due_at, error="no", now=now.now)
+    broker.holding.clear()
+    assert pump.run().published == 0
+    now.advance(seconds=1)
+    assert pump.run().published == 1
+    assert broker.pushed[-1].tries == 1
+    assert entry(entry_id).publishes == 1
+
+
+def test_a_backlog_is_not_resent_however_long_it_waits(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    for _ in range(20):
+        enqueue(5)
+        now.advance(seconds=7)
+    for _ in range(100):
+        rounds(pump, now, 3, step=40)
+        finish(broker)
+    assert resent() == 0
+
+
+def test_what_a_worker_holds_is_not_resent(pump: Pump, broker: FakeBroker, now: FakeClock) -> None:
+    enqueue()
+    broker.take("email")
+    rounds(pump, now, 200, step=30)
+    assert resent() == 0
+
+
+def test_what_is_gone_is_resent_under_its_id(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    (entry_id,) = enqueue()
+    broker.lose_everything()
+    now.advance(seconds=MARGIN.total_seconds() + 1)
+    assert pump.run().resent == 0, "a message between two places is seen in neither"
+    assert pump.run().resent == 1
+    assert [message.id for message in broker.pushed] == [entry_id, entry_id]
+    rounds(pump, now, 5)
+    assert resent() == 1
+
+
+def test_a_message_lost_from_the_middle_of_a_backlog_is_resent(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    enqueue(3)
+    lost = broker.take("email")
+    broker.holding.clear()
+    now.advance(seconds=MARGIN.total_seconds() + 1)
+    enqueue(3)
+    rounds(pump, now, 5)
+    assert resent() == 0, "the lists' oldest message is as old as the lost one"
+    finish(broker)
+    finish(broker)
+    rounds(pump, now, 5)
+    assert [message.id for message in broker.pushed].count(lost.id) == 2
+    assert resent() == 1
+
+
+def test_a_message_younger_than_the_margin_is_not_taken_for_gone(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    enqueue()
+    broker.lose_everything()
+    now.advance(seconds=MARGIN.total_seconds())
+    rounds(pump, now, 3, step=0)
+    assert resent() == 0
+
+
+def test_nothing_is_concluded_behind_a_foreign_message_for_an_hour(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    enqueue()
+    key = next(iter(broker.lists))
+    broker.lose_everything()
+    broker.lists[key].append(FOREIGN)
+    now.advance(seconds=INCONCLUSIVE_FOR.total_seconds())
+    rounds(pump, now, 3, step=0)
+    assert resent() == 0
+    now.advance(seconds=1)
+    rounds(pump, now, 3, step=0)
+    assert resent() == 1
+
+
+def test_two_pumps_resend_once(
+    pump: Pump, database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    other = Pump(database, broker, margin=MARGIN, max_publishes=MAX_PUBLISHES)
+    enqueue(4)
+    broker.lose_everything()
+    now.advance(seconds=MARGIN.total_seconds() + 1)
+    for _ in range(3):
+        pump.run()
+        other.run()
+    assert resent() == 4
+
+
+def test_a_push_whose_answer_was_lost_is_done_again(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    broker.fails_after_push = True
+    (entry_id,) = enqueue()
+    broker.fails_after_push = False
+    assert entry(entry_id).published_at is None
+    now.advance(seconds=HOOK_GRACE.total_seconds())
+    assert pump.run().published == 1
+    assert broker.waiting() == 2, "the guard stops the second"
+
+
+def test_an_outage_changes_no_entry(pump: Pump, broker: FakeBroker, now: FakeClock) -> None:
+    broker.down = True
+    (entry_id,) = enqueue()
+    now.advance(hours=5)
+    for _ in range(5):
+        with pytest.raises(BrokerUnavailableError):
+            pump.run()
+    assert (entry(entry_id).publishes, entry(entry_id).state) == (0, OutboxState.PENDING)
+
+
+def test_a_message_that_is_gone_again_and_again_becomes_a_dead_letter(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    (entry_id,) = enqueue()
+    for _ in range(MAX_PUBLISHES + 2):
+        broker.lose_everything()
+        rounds(pump, now, 3, step=MARGIN.total_seconds() + 1)
+    assert entry(entry_id).state is OutboxState.DEAD
+    assert entry(entry_id).publishes == MAX_PUBLISHES
+    assert "gone from the broker" in entry(entry_id).errors[-1]["error"]
+
+
+def test_an_entry_of_a_queue_that_is_no_more_dies_without_stopping_the_others(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    broker.down = True
+    homeless, other = enqueue(2)
+    broker.down = False
+    with db.transaction() as session:
+        session.execute(
+            update(OutboxEntry).where(OutboxEntry.id == homeless).values(queue="abolished")
+        )
+    now.advance(seconds=HOOK_GRACE.total_seconds())
+    assert pump.run().published == 1
+    assert [message.id for message in broker.pushed] == [other]
+    assert entry(homeless).state is OutboxState.DEAD
+    assert "abolished" in entry(homeless).errors[-1]["error"]
+
+
+def test_the_publishers_own_clock_does_not_matter_to_what_is_gone(
+    database: Engine,
+    pump: Pump,
+    broker: FakeBroker,
+    now: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enqueue(5)
+    ahead = FakeClock(now.now + timedelta(minutes=5))
+    with monkeypatch.context() as skewed:
+        skewed.setattr("app.clock.utcnow", ahead)
+        enqueue(5)
+    enqueue(5)
+    rounds(pump, now, 10, step=30)
+    while broker.waiting():
+        finish(broker)
+        rounds(pump, now, 3)
+    assert resent() == 0

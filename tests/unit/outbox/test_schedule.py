@@ -1,0 +1,311 @@
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, delete
+
+from app import db
+from app.models import BeatEntry, OutboxEntry
+from app.outbox.schedule import (
+    CLOCK_STEP,
+    LATE,
+    MICROSECOND,
+    MOST_CAUGHT_UP,
+    CatchUp,
+    PeriodicEntry,
+    advance,
+    next_step,
+    remembered,
+)
+from tests.fakes import FakeBroker, FakeClock
+
+HOUR = timedelta(hours=1)
+TASK = "app.tasks.bookings.send_due_reminders"
+
+
+def on_the_hour(after: datetime) -> datetime:
+    return after.replace(minute=0, second=0, microsecond=0) + HOUR
+
+
+def hourly(schedule_hash: str = "hourly", **options: Any) -> PeriodicEntry:
+    options = {"next_due": on_the_hour, **options}
+    return PeriodicEntry("reminders", TASK, schedule_hash, **options)
+
+
+def dues(broker: FakeBroker) -> list[datetime]:
+    """Of each published run; those that were planned together in their order."""
+    rounds = groupby(broker.pushed, key=lambda message: message.published_at)
+    return [due for _, together in rounds for due in sorted(m.due_instant for m in together)]
+
+
+class Beat:
+    """One beat: reads what is remembered, then advances it; the two can be torn apart."""
+
+    def __init__(self, now: FakeClock) -> None:
+        self.now = now
+
+    def read(self) -> BeatEntry | None:
+        with db.reading() as session:
+            return remembered(session).get("reminders")
+
+    def write(self, seen: BeatEntry | None, entry: PeriodicEntry | None = None) -> bool:
+        chosen = entry or hourly()
+        step = next_step(chosen, seen, self.now.now)
+        if step is None:
+            return False
+        with db.transaction() as session:
+            return advance(session, chosen, seen, step) > 0
+
+    def tick(self, entry: PeriodicEntry | None = None) -> bool:
+        return self.write(self.read(), entry)
+
+
+def test_nothing_fires_at_first_sight(database: Engine, broker: FakeBroker, now: FakeClock) -> None:
+    assert not Beat(now).tick()
+    assert broker.pushed == []
+
+
+def test_a_due_instant_fires_once(database: Engine, broker: FakeBroker, now: FakeClock) -> None:
+    beat = Beat(now)
+    beat.tick()
+    now.advance(minutes=59, seconds=59)
+    assert not beat.tick()
+    now.advance(seconds=1)
+    assert [beat.tick(), beat.tick()] == [True, False]
+    assert [message.task for message in broker.pushed] == [TASK]
+
+
+def test_a_run_carries_the_instant_that_it_was_due_however_late_it_is(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat = Beat(now)
+    beat.tick()
+    due = now.now + HOUR
+    now.advance(hours=1, minutes=40)
+    beat.tick()
+    assert dues(broker) == [due]
+
+
+def test_two_beats_that_read_the_same_fire_once(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    one, other = Beat(now), Beat(now)
+    one.tick()
+    now.advance(hours=1)
+    read_by_one, read_by_other = one.read(), other.read()
+    assert [one.write(read_by_one), other.write(read_by_other)] == [True, False]
+    assert len(broker.pushed) == 1
+
+
+def test_several_missed_instants_make_one_run(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat = Beat(now)
+    beat.tick()
+    now.advance(hours=7, minutes=10)
+    assert [beat.tick(), beat.tick()] == [True, False]
+    now.advance(minutes=50)
+    assert beat.tick()
+
+
+def test_each_missed_instant_makes_a_run_where_the_entry_says_so(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat, each = Beat(now), hourly(catch_up=CatchUp.EACH)
+    beat.tick(each)
+    started = now.now
+    now.advance(hours=3, minutes=10)
+    assert [beat.tick(each), beat.tick(each)] == [True, False]
+    assert dues(broker) == [started + hours * HOUR for hours in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("too_many", [0, 1, 24 * 365])
+def test_of_too_many_missed_instants_the_latest_are_made_up_for_and_the_rest_is_logged(
+    database: Engine,
+    broker: FakeBroker,
+    now: FakeClock,
+    caplog: pytest.LogCaptureFixture,
+    too_many: int,
+) -> None:
+    beat, each = Beat(now), hourly(catch_up=CatchUp.EACH)
+    beat.tick(each)
+    started = now.now
+    now.advance(hours=MOST_CAUGHT_UP + too_many)
+    assert [beat.tick(each), beat.tick(each)] == [True, False]
+    first = too_many + 1
+    assert dues(broker) == [started + (first + n) * HOUR for n in range(MOST_CAUGHT_UP)]
+    dropped = f"from {started + HOUR} until before {started + first * HOUR} are dropped"
+    assert (dropped in caplog.text) is (too_many > 0)
+
+
+@pytest.mark.parametrize(("late", "runs"), [(LATE, 1), (LATE + MICROSECOND, 0)])
+def test_an_instant_that_was_missed_is_left_out_where_the_entry_says_so(
+    database: Engine, broker: FakeBroker, now: FakeClock, late: timedelta, runs: int
+) -> None:
+    beat, skip = Beat(now), hourly(catch_up=CatchUp.SKIP)
+    beat.tick(skip)
+    due = now.now + 3 * HOUR
+    now.now = due + late
+    beat.tick(skip)
+    beat.tick(skip)
+    assert dues(broker) == [due] * runs
+    now.now = due + HOUR
+    assert beat.tick(skip), "the next one is on time"
+
+
+@pytest.mark.parametrize("catch_up", CatchUp)
+def test_a_year_of_missed_minutes_is_not_walked_through(
+    database: Engine, broker: FakeBroker, now: FakeClock, catch_up: CatchUp
+) -> None:
+    asked = []
+
+    def every_minute(after: datetime) -> datetime:
+        asked.append(after)
+        return after.replace(second=0, microsecond=0) + timedelta(minutes=1)
+
+    beat, minutely = Beat(now), hourly(next_due=every_minute, catch_up=catch_up)
+    beat.tick(minutely)
+    now.advance(days=365, seconds=1)
+    assert beat.tick(minutely)
+    assert dues(broker)[-1] == now.now - timedelta(seconds=1)
+    assert len(asked) < 100 * len(broker.pushed)
+
+
+def test_a_run_has_the_entrys_arguments_queue_and_priority(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat = Beat(now)
+    entry = hourly(args=(1,), kwargs={"x": 2}, queue="analytics", priority=9)
+    beat.tick(entry)
+    now.advance(hours=1)
+    beat.tick(entry)
+    (message,) = broker.pushed
+    assert (list(message.args), message.kwargs) == ([1], {"x": 2})
+    assert (message.queue, message.priority) == ("analytics", 9)
+
+
+def test_a_purged_row_starts_anew(database: Engine, broker: FakeBroker, now: FakeClock) -> None:
+    beat = Beat(now)
+    beat.tick()
+    now.advance(hours=3)
+    with db.transaction() as session:
+        session.execute(delete(BeatEntry))
+    assert not beat.tick()
+    now.advance(hours=1)
+    assert beat.tick()
+
+
+def test_a_row_that_was_purged_between_reading_and_writing_fires_nothing(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat = Beat(now)
+    beat.tick()
+    now.advance(hours=1)
+    seen = beat.read()
+    with db.transaction() as session:
+        session.execute(delete(BeatEntry))
+    assert not beat.write(seen)
+    assert broker.pushed == []
+
+
+def test_a_purged_outbox_fires_no_instant_again(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat = Beat(now)
+    beat.tick()
+    now.advance(hours=1)
+    beat.tick()
+    with db.transaction() as session:
+        session.execute(delete(OutboxEntry))
+    assert not beat.tick()
+
+
+def test_beats_whose_clocks_are_seconds_apart_fire_once(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    ahead, behind = Beat(now), Beat(FakeClock(now.now - timedelta(seconds=2)))
+    ahead.tick()
+    behind.tick()
+    due = [now.now + hours * HOUR for hours in range(1, 4)]
+    for instant in due:
+        for passed in range(-1, 4):
+            ahead.now.now = instant + timedelta(seconds=passed)
+            behind.now.now = ahead.now.now - timedelta(seconds=2)
+            behind.tick()
+            ahead.tick()
+    assert dues(broker) == due
+
+
+def test_a_changed_schedule_starts_anew(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat = Beat(now)
+    beat.tick()
+    now.advance(hours=3)
+    changed = hourly("changed")
+    assert not beat.tick(changed)
+    assert not beat.tick(changed)
+    now.advance(hours=1)
+    assert beat.tick(changed)
+
+
+def test_a_clock_that_was_far_ahead_does_not_silence_an_entry(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat = Beat(now)
+    beat.tick()
+    now.advance(hours=10)
+    assert beat.tick()
+    now.advance(hours=-9)
+    assert not beat.tick()
+    now.advance(hours=1)
+    assert beat.tick()
+
+
+def test_instants_that_a_clock_far_ahead_has_fired_fire_again_in_their_own_time(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    """Too early a run may have found nothing yet; that it comes twice does no harm."""
+    beat, each = Beat(now), hourly(catch_up=CatchUp.EACH)
+    beat.tick(each)
+    started = now.now
+    now.advance(hours=3)
+    beat.tick(each)
+    now.now = started
+    beat.tick(each)
+    now.advance(hours=2)
+    beat.tick(each)
+    assert dues(broker) == [started + hours * HOUR for hours in (1, 2, 3, 1, 2)]
+
+
+def test_a_clock_that_stepped_back_a_little_fires_no_instant_twice(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat = Beat(now)
+    beat.tick()
+    now.advance(hours=1)
+    assert beat.tick()
+    now.advance(seconds=-CLOCK_STEP.total_seconds())
+    assert not beat.tick()
+    now.advance(seconds=CLOCK_STEP.total_seconds())
+    assert not beat.tick()
+
+
+def test_a_crash_between_the_two_writes_leaves_neither(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat = Beat(now)
+    beat.tick()
+    now.advance(hours=1)
+    try:
+        seen = beat.read()
+        step = next_step(hourly(), seen, now.now)
+        assert step is not None
+        with db.transaction() as session:
+            assert advance(session, hourly(), seen, step) == 1
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    assert broker.pushed == []
+    assert beat.tick()
