@@ -1,0 +1,1 @@
+"""The outside: whatever answers over a network or writes outside the database."""

@@ -1,0 +1,75 @@
+"""What the use cases ask of a mailer, and how sending can fail."""
+
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from app.domain.errors import PermanentError, TransientError
+
+_ADDRESS = re.compile(r"[!-~]+@[!-~]+")
+_ENHANCED_CODE = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?=\s|$)")
+
+
+class MailServerUnavailableError(TransientError):
+    """No mail can be sent at present. The one in hand was certainly not accepted."""
+
+
+class MailTemporarilyRefusedError(TransientError):
+    """The server does not take this mail now (4xx); others may go through."""
+
+
+class MailFateUnknownError(TransientError):
+    """The connection broke between the mail's last byte and the server's answer.
+
+    Nobody knows whether the mail was accepted (RFC 1047).
+    """
+
+
+class MailRefusedError(PermanentError):
+    """The server will never take this mail (5xx)."""
+
+
+class MailerNotReadyError(Exception):
+    """Mail cannot go where the setting says; the message is one line with what to do."""
+
+
+class MailConnection(Protocol):
+    def send(
+        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[], bool]
+    ) -> bool:
+        """Send one mail; whether the server accepted it.
+
+        ``proceed`` is asked at the last moment at which the mail can still be withheld;
+        where it says no, nothing is sent and the answer is false. ``message`` has CRLF line
+        ends (RFC 5322). Raises the errors of this module; a connection that raised
+        ``MailServerUnavailableError`` or ``MailFateUnknownError`` is of no more use.
+        """
+
+
+class Mailer(Protocol):
+    def check(self) -> None:
+        """Raise ``MailerNotReadyError`` where a person has to mend something first."""
+
+    def open(self) -> AbstractContextManager[MailConnection]:
+        """Connect. Raises ``MailServerUnavailableError``."""
+
+
+def check_address(address: str) -> None:
+    """Refuse what is no ASCII address in one word, before it gets into a command or header.
+
+    Addresses beyond ASCII need a server with SMTPUTF8 (RFC 6531), which is not supported.
+    The message does not repeat the address.
+    """
+    if not _ADDRESS.fullmatch(address) or any(sign in address for sign in "<>,"):
+        raise MailRefusedError("the address cannot be used")
+
+
+def describe_reply(code: int, text: bytes, *, to: str) -> str:
+    """A server's refusal without its words, which may repeat the reader's address.
+
+    Example: ``SMTP 550 5.1.1 to RCPT`` (the second number is the code of RFC 3463).
+    """
+    enhanced = _ENHANCED_CODE.match(text)
+    middle = f" {enhanced[0].decode()}" if enhanced else ""
+    return f"SMTP {code}{middle} to {to}"

@@ -1,0 +1,194 @@
+"""Mail to an SMTP server (RFC 5321), by the standard library's client."""
+
+import re
+import smtplib
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from app import db
+from app.adapters.mailer import (
+    MailConnection,
+    MailFateUnknownError,
+    MailRefusedError,
+    MailServerUnavailableError,
+    MailTemporarilyRefusedError,
+    check_address,
+    describe_reply,
+)
+
+GO_AHEAD = 354
+CLOSING = 421
+"""The server closes the connection after this reply, to whatever command (RFC 5321, 3.8)."""
+LOGIN_REQUIRED = 530
+"""Says something about our settings, nothing about the mail (RFC 4954, 6)."""
+
+
+class Tls(StrEnum):
+    NONE = "none"
+    STARTTLS = "starttls"
+    """RFC 3207; a server that does not offer it gets no mail."""
+    IMPLICIT = "implicit"
+    """From the first byte (RFC 8314)."""
+
+
+@dataclass(frozen=True)
+class SmtpMailer:
+    """Certificates are verified against the system's authorities (or ``SSL_CERT_FILE``)."""
+
+    host: str
+    port: int
+    hello: str
+    """The name we greet with. Always ours to give: the library would look it up in the DNS,
+    without a bound on the wait."""
+    tls: Tls = Tls.NONE
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    timeout: float = 10.0
+    """Seconds, for each wait but the next one."""
+    answer_timeout: float = 80.0
+    """Seconds to wait for the answer to a whole mail. Who gives up here and sends it again
+    doubles it, so it is long (RFC 5321, 4.5.3.2.6, wants ten minutes)."""
+
+    def check(self) -> None:
+        """Nothing to mend before the start: a server that is away now may answer later."""
+
+    @contextmanager
+    def open(self) -> Iterator[MailConnection]:
+        db.refuse_network_in_transaction()
+        client = self._connect()
+        try:
+            yield _Connection(client, answer_timeout=self.answer_timeout, timeout=self.timeout)
+            with suppress(smtplib.SMTPException, OSError):
+                client.quit()
+        finally:
+            client.close()
+
+    def _connect(self) -> smtplib.SMTP:
+        client: smtplib.SMTP | None = None
+        try:
+            client = self._greet()
+            client.ehlo_or_helo_if_needed()
+            if self.tls is Tls.STARTTLS:
+                client.starttls(context=ssl.create_default_context())
+                client.ehlo_or_helo_if_needed()
+            if self.user is not None:
+                client.login(self.user, self.password or "")
+        # ValueError: a host or password beyond ASCII.
+        except (smtplib.SMTPException, OSError, ValueError) as error:
+            if client is not None:
+                client.close()
+            raise MailServerUnavailableError(_why(error)) from error
+        return client
+
+    def _greet(self) -> smtplib.SMTP:
+        if self.tls is Tls.IMPLICIT:
+            return smtplib.SMTP_SSL(
+                self.host,
+                self.port,
+                local_hostname=self.hello,
+                timeout=self.timeout,
+                context=ssl.create_default_context(),
+            )
+        return smtplib.SMTP(self.host, self.port, local_hostname=self.hello, timeout=self.timeout)
+
+
+class _Connection:
+    def __init__(self, client: smtplib.SMTP, *, timeout: float, answer_timeout: float) -> None:
+        self._client = client
+        self._timeout = timeout
+        self._answer_timeout = answer_timeout
+
+    def send(
+        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[], bool]
+    ) -> bool:
+        db.refuse_network_in_transaction()
+        check_address(recipient)
+        self._command("MAIL", lambda: self._client.mail(sender))
+        self._command("RCPT", lambda: self._client.rcpt(recipient))
+        if not proceed():
+            self._reset()
+            return False
+        self._command("DATA", lambda: self._client.docmd("DATA"), expected=GO_AHEAD)
+        code, text = self._transmit(message)
+        if code == CLOSING:
+            self._client.close()
+        if not 200 <= code < 300:
+            raise self._refusal(code, text, to="the message")
+        return True
+
+    def _command(
+        self, name: str, ask: Callable[[], tuple[int, bytes]], *, expected: int | None = None
+    ) -> None:
+        try:
+            code, text = ask()
+        except (smtplib.SMTPException, OSError) as error:
+            self._client.close()
+            raise MailServerUnavailableError(f"{_why(error)} at {name}") from error
+        if code == expected or (expected is None and 200 <= code < 300):
+            return
+        raise self._refusal(code, text, to=name)
+
+    def _transmit(self, message: bytes) -> tuple[int, bytes]:
+        # From the first byte on, a broken connection leaves the mail's fate unknown: what
+        # the system has taken over from us may arrive whole after an error.
+        try:
+            self._client.send(_with_dots_stuffed(message) + b".\r\n")
+            if self._client.sock is not None:
+                self._client.sock.settimeout(self._answer_timeout)
+            code, text = self._client.getreply()
+            if not 200 <= code < 600:
+                raise smtplib.SMTPResponseException(code, text)
+            if self._client.sock is not None:
+                self._client.sock.settimeout(self._timeout)
+        except (smtplib.SMTPException, OSError) as error:
+            self._client.close()
+            raise MailFateUnknownError(f"{_why(error)} after the message") from error
+        return code, text
+
+    def _refusal(self, code: int, text: bytes, *, to: str) -> Exception:
+        described = describe_reply(code, text, to=to)
+        if code in {CLOSING, LOGIN_REQUIRED} or not 400 <= code < 600:
+            self._client.close()
+            return MailServerUnavailableError(described)
+        self._reset()
+        if code < 500:
+            return MailTemporarilyRefusedError(described)
+        return MailRefusedError(described)
+
+    def _reset(self) -> None:
+        # If it fails, the next mail will notice.
+        with suppress(smtplib.SMTPException, OSError):
+            self._client.rset()
+
+
+def _with_dots_stuffed(message: bytes) -> bytes:
+    """RFC 5321, 4.5.2: a dot that begins a line is doubled; the last line ends."""
+    stuffed = re.sub(rb"(?m)^\.", b"..", message)
+    return stuffed if stuffed.endswith(b"\r\n") else stuffed + b"\r\n"
+
+
+def _why(error: Exception) -> str:
+    """What went wrong, without the server's words."""
+    if isinstance(error, smtplib.SMTPResponseException):
+        text = error.smtp_error
+        reply = text if isinstance(text, bytes) else text.encode(errors="replace")
+        return describe_reply(error.smtp_code, reply, to=_STAGES.get(type(error), "us"))
+    if isinstance(error, smtplib.SMTPServerDisconnected) and isinstance(error.__context__, OSError):
+        return _why(error.__context__)
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not valid: {error.verify_message}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return type(error).__name__
+
+
+_STAGES = {
+    smtplib.SMTPConnectError: "the connection",
+    smtplib.SMTPHeloError: "EHLO",
+    smtplib.SMTPAuthenticationError: "AUTH",
+}
