@@ -1,0 +1,80 @@
+"""The mail that lists what somebody has not read."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, tzinfo
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app.domain.days import numbered
+from app.models import Notification
+from app.services.digests import unread_of
+from app.services.email_letters.letter import Envelope, Letter
+from app.services.email_letters.wording import calendar_day, one_line
+from app.settings import Settings
+
+LISTED = 10
+"""Notifications that a digest shows, the latest; the rest is a number."""
+
+
+@dataclass(frozen=True)
+class Unread:
+    title: str
+    body: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigestLetter(Letter):
+    day: date
+    listed: tuple[Unread, ...]
+    """The latest first."""
+    total: int
+
+    @property
+    def template(self) -> str:
+        return "digest"
+
+    @property
+    def subject(self) -> str:
+        noun = "notification" if self.total == 1 else "notifications"
+        return f"{self.total} unread {noun} of {calendar_day(self.day)}"
+
+    def facts(self, settings: Settings) -> dict[str, Any]:
+        return {
+            "day": calendar_day(self.day),
+            "notifications": [
+                {
+                    "title": one_line(one.title),
+                    "body": one_line(one.body),
+                    "at": self.in_local_time(one.created_at),
+                }
+                for one in self.listed
+            ],
+            "more": self.total - len(self.listed),
+        }
+
+
+def read(session: Session, envelope: Envelope, *, zone: tzinfo) -> DigestLetter | None:
+    """The digest of what is still unread; ``None`` where nothing is."""
+    day = numbered(envelope.subject_id)
+    rows = session.execute(
+        select(
+            Notification.title,
+            Notification.body,
+            Notification.created_at,
+            func.count().over().label("total"),
+        )
+        .where(Notification.user_id == envelope.recipient_id, unread_of(day, zone))
+        .order_by(Notification.created_at.desc(), Notification.id.desc())
+        .limit(LISTED)
+    ).all()
+    if not rows:
+        return None
+    return DigestLetter(
+        **vars(envelope),
+        day=day,
+        listed=tuple(Unread(row.title, row.body, row.created_at) for row in rows),
+        total=rows[0].total,
+    )

@@ -1,0 +1,100 @@
+"""From what a mail says to the bytes that go to the server."""
+
+from datetime import datetime
+from email.charset import QP, Charset
+from email.header import Header
+from email.mime.multipart import MIMEMultipart
+from email.mime.nonmultipart import MIMENonMultipart
+from email.policy import compat32
+from email.utils import format_datetime, formataddr, parseaddr
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from app.adapters.mailer import check_address
+from app.services.email_letters import Letter
+from app.services.email_letters.wording import one_line
+from app.settings import Settings
+
+UNSUBSCRIBE_PATH = "/settings/notifications"
+"""On the marketplace's web site."""
+
+_QUOTED_PRINTABLE = Charset("utf-8")
+_QUOTED_PRINTABLE.body_encoding = QP
+
+
+def render(letter: Letter, *, settings: Settings, now: datetime) -> bytes:
+    """The mail as RFC 5322 has it: a text and an HTML part, CRLF line ends, 7-bit clean.
+
+    The same letter at the same instant gives the same bytes. Names are untrusted: they
+    cannot add a header, a line or HTML. Raises ``MailRefusedError`` for an address that
+    cannot be used.
+    """
+    check_address(letter.reader_address)
+    reader, subject = one_line(letter.reader_name), letter.subject
+    unsubscribe = settings.public_url + UNSUBSCRIBE_PATH if letter.can_be_unsubscribed else None
+    facts = {
+        **letter.facts(settings),
+        "reader": reader,
+        "subject": subject,
+        "site": settings.public_url,
+        "unsubscribe": unsubscribe,
+    }
+    mail = MIMEMultipart("alternative", boundary=_boundary(letter))
+    mail["From"] = _mailbox("From", *parseaddr(settings.mail_from))
+    mail["To"] = _mailbox("To", reader, letter.reader_address)
+    mail["Subject"] = _encoded("Subject", subject)
+    mail["Date"] = format_datetime(now)
+    mail["Message-ID"] = message_id(letter, settings)
+    if unsubscribe:
+        mail["List-Unsubscribe"] = f"<{unsubscribe}>"  # RFC 2369
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers, please
+    for subtype, extension in (("plain", "txt"), ("html", "html")):
+        body = _templates().get_template(f"email/{letter.template}.{extension}").render(facts)
+        part = MIMENonMultipart("text", subtype, charset="utf-8")
+        part.set_payload(body, _QUOTED_PRINTABLE)
+        mail.attach(part)
+    return mail.as_bytes(policy=compat32.clone(linesep="\r\n"))
+
+
+def message_id(letter: Letter, settings: Settings) -> str:
+    """The same for every copy of this mail, so that mailboxes and people can tell a double.
+
+    RFC 5322, 3.6.4.
+    """
+    domain = parseaddr(settings.mail_from)[1].rpartition("@")[2]
+    return f"<{letter.key}@{domain}>"
+
+
+def _mailbox(header: str, name: str, address: str) -> str:
+    if _is_plain(name):
+        return formataddr((name, address))
+    return f"{_encoded(header, name)} <{address}>"
+
+
+def _encoded(header: str, text: str) -> str:
+    charset = "us-ascii" if _is_plain(text) else "utf-8"
+    return Header(text, charset, header_name=header).encode()
+
+
+def _is_plain(text: str) -> bool:
+    # What looks like an encoded word is encoded too, so that no reader decodes it again.
+    return text.isascii() and "=?" not in text
+
+
+def _boundary(letter: Letter) -> str:
+    # "=_" cannot occur in a quoted-printable body (RFC 2045, 6.7).
+    return f"=_{letter.key}"
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("app"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
