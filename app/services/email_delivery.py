@@ -1,0 +1,287 @@
+"""Getting planned mails to the mail server, each of them once.
+
+A mail is claimed with a lease before it is sent, and marked after; no transaction is open
+while the server is spoken to. A worker that dies in between leaves the lease, and whoever
+takes the mail over when it has run out counts it as uncertain: it may go out twice, under
+the same Message-ID. That is the only way in which a mail is doubled.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from jinja2 import TemplateError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import db, outbox
+from app.adapters.mailer import (
+    MailConnection,
+    Mailer,
+    MailFateUnknownError,
+    MailRefusedError,
+    MailServerUnavailableError,
+    MailTemporarilyRefusedError,
+)
+from app.adapters.mailers import sender_address
+from app.domain.errors import TransientError
+from app.models import EmailMessage, EmailState
+from app.services import email_claims, email_letters
+from app.services.email import DELIVER
+from app.services.email_claims import Claim
+from app.services.email_letters import Letter
+from app.services.email_rendering import render
+from app.services.errors import MissingRowError
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+WAITS_BEFORE_DATA = 2
+"""Of the waits that a lease has room for, MAIL and RCPT come before DATA."""
+
+# What a template, a name or a date that nobody thought of may raise. One such mail must not
+# take the rest of its chunk with it.
+_RENDERING_FAULTS = (TemplateError, ValueError, TypeError, LookupError, OverflowError)
+
+
+@dataclass(frozen=True)
+class DeliverySummary:
+    sent: int
+    failed: int
+    """Will never be accepted; each has a dead letter of its own."""
+    cancelled: int
+    """Had become pointless, or unwanted."""
+    skipped: int
+    """Were finished before, or are held by another worker."""
+    left: tuple[int, ...]
+    """Still to be sent, because of ``error`` or because the time was up."""
+    error: TransientError | None
+    """Why mails are left; ``None`` where only the time was up."""
+    retry_after: float | None
+    """Seconds until the first lease ends, where mails are held by somebody, or their fate
+    is unknown."""
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """A mail in hand."""
+
+    claim: Claim
+    last_moment: datetime
+    """The latest instant to begin with the message itself: later the lease might end before
+    the server's answer."""
+    letter: Letter
+
+
+def deliver(
+    email_ids: Sequence[int],
+    *,
+    mailer: Mailer,
+    settings: Settings,
+    clock: Callable[[], datetime],
+    include_failed: bool = False,
+) -> DeliverySummary:
+    """Send those of the mails that wait, over as few connections as possible.
+
+    Opens transactions of its own; raises nothing for what a mail server does. Not done
+    where ``left`` holds ids or ``retry_after`` is set: then it is to be called again.
+    ``include_failed`` sends failed mails too.
+    """
+    delivery = _Delivery(mailer, settings, clock, include_failed)
+    chosen = list(dict.fromkeys(email_ids))
+    delivery.run(chosen)
+    return delivery.summary(chosen)
+
+
+class _Delivery:
+    def __init__(
+        self,
+        mailer: Mailer,
+        settings: Settings,
+        clock: Callable[[], datetime],
+        include_failed: bool,
+    ) -> None:
+        self._mailer = mailer
+        self._settings = settings
+        self._clock = clock
+        self._include_failed = include_failed
+        self._lease = timedelta(seconds=settings.mail_lease_seconds)
+        self._before_data = timedelta(seconds=WAITS_BEFORE_DATA * settings.smtp_timeout_seconds)
+        # No mail is begun that the task's time limit could interrupt.
+        self._ends = clock() + timedelta(
+            seconds=max(1, settings.task_soft_time_limit_seconds - settings.mail_lease_seconds)
+        )
+        self._zone = ZoneInfo(settings.celery_timezone)
+        self._waiting: deque[int] = deque()
+        self._accepted: Claim | None = None
+        self._error: TransientError | None = None
+        self._sent = self._failed = self._cancelled = 0
+
+    def run(self, email_ids: Sequence[int]) -> None:
+        self._waiting = self._claimable(email_ids)
+        usable = True
+        while self._waiting and usable:
+            try:
+                with self._mailer.open() as connection:
+                    usable = self._send_over(connection)
+            except MailServerUnavailableError as error:
+                self._error = error
+                return
+
+    def summary(self, email_ids: Sequence[int]) -> DeliverySummary:
+        now = self._clock()
+        # A failed mail that was to be sent again has its turn still before it; one that has
+        # failed in this run has not.
+        not_tried = (EmailMessage.state == EmailState.FAILED) & EmailMessage.id.in_(self._waiting)
+        with db.reading() as session:
+            open_mails = session.execute(
+                select(EmailMessage.id, EmailMessage.state, EmailMessage.leased_until)
+                .where(
+                    EmailMessage.id.in_(email_ids),
+                    EmailMessage.state.in_([EmailState.QUEUED, EmailState.SENDING]) | not_tried,
+                )
+                .order_by(EmailMessage.id)
+            ).all()
+        left = tuple(row.id for row in open_mails if row.state is not EmailState.SENDING)
+        leases = [row.leased_until for row in open_mails if row.state is EmailState.SENDING]
+        settled = self._sent + self._failed + self._cancelled
+        return DeliverySummary(
+            sent=self._sent,
+            failed=self._failed,
+            cancelled=self._cancelled,
+            skipped=len(email_ids) - settled - len(left),
+            left=left,
+            error=self._error if left else None,
+            retry_after=max(0.0, (min(leases) - now).total_seconds()) if leases else None,
+        )
+
+    def _claimable(self, email_ids: Sequence[int]) -> deque[int]:
+        """Ids of what can be claimed; what was tried least comes first, so that a mail at
+        which the server always hangs up does not keep the others waiting."""
+        claimable = email_claims.claimable(self._clock(), include_failed=self._include_failed)
+        with db.reading() as session:
+            return deque(
+                session.scalars(
+                    select(EmailMessage.id)
+                    .where(EmailMessage.id.in_(email_ids), claimable)
+                    .order_by(EmailMessage.claims, EmailMessage.id)
+                )
+            )
+
+    def _send_over(self, connection: MailConnection) -> bool:
+        """Send what waits, until nothing does or the connection breaks.
+
+        Whether another connection is worth a try: one that broke before it was of any use
+        is not, since the next would hardly be better.
+        """
+        useful = False
+        try:
+            while (sending := self._claim_next()) is not None:
+                try:
+                    self._send(connection, sending)
+                except MailServerUnavailableError as error:
+                    self._put_back(sending.claim, error)
+                    return useful
+                except MailFateUnknownError as error:
+                    # It stays leased: who takes it over will know that it is uncertain.
+                    logger.warning("mail %s: fate unknown: %s", sending.claim.email_id, error)
+                    return useful
+                useful = True
+        finally:
+            self._mark_accepted()
+        return False
+
+    def _send(self, connection: MailConnection, sending: _Sending) -> None:
+        claim, letter = sending.claim, sending.letter
+        try:
+            try:
+                message = render(letter, settings=self._settings, now=self._clock())
+            except _RENDERING_FAULTS as error:
+                raise MailRefusedError(f"cannot be written: {type(error).__name__}") from error
+            accepted = connection.send(
+                message,
+                sender=sender_address(self._settings),
+                recipient=letter.reader_address,
+                proceed=lambda: self._may_proceed(sending),
+            )
+        except MailRefusedError as error:
+            self._fail(claim, str(error))
+        except MailTemporarilyRefusedError as error:
+            self._put_back(claim, error)
+        else:
+            if accepted:
+                self._accepted = claim
+            else:
+                self._put_back(claim, MailServerUnavailableError("too slow for the lease"))
+
+    def _claim_next(self) -> _Sending | None:
+        """Mark the mail that was just accepted and claim the next one, in one transaction."""
+        with db.transaction() as session:
+            self._mark(session)
+            while self._waiting and self._clock() < self._ends:
+                sending = self._claim(session, self._waiting.popleft())
+                if sending is not None:
+                    break
+            else:
+                sending = None
+        self._accepted = None
+        return sending
+
+    def _claim(self, session: Session, email_id: int) -> _Sending | None:
+        now = self._clock()
+        claim = email_claims.claim(
+            session, email_id, now=now, lease=self._lease, include_failed=self._include_failed
+        )
+        if claim is None:
+            return None
+        if claim.takeovers > self._settings.max_deliveries and not self._include_failed:
+            # Each takeover may have been another copy in the reader's mailbox.
+            error = f"nobody knows whether it was sent: taken over {claim.takeovers} times"
+            self._close_failed(session, claim, error)
+            return None
+        try:
+            letter = email_letters.read(session, email_id, claim.kind, now=now, zone=self._zone)
+        except MissingRowError as error:
+            self._close_failed(session, claim, str(error))
+            return None
+        if letter is None:
+            email_claims.cancel(session, claim)
+            self._cancelled += 1
+            return None
+        return _Sending(claim, last_moment=now + self._before_data, letter=letter)
+
+    def _may_proceed(self, sending: _Sending) -> bool:
+        if self._clock() > sending.last_moment:
+            return False
+        with db.reading() as session:
+            return email_claims.is_held(session, sending.claim)
+
+    def _mark_accepted(self) -> None:
+        if self._accepted is not None:
+            with db.transaction() as session:
+                self._mark(session)
+            self._accepted = None
+
+    def _mark(self, session: Session) -> None:
+        if self._accepted is None:
+            return
+        email_claims.mark_sent(session, self._accepted, now=self._clock())
+        self._sent += 1
+
+    def _put_back(self, claim: Claim, error: TransientError) -> None:
+        """Queue a mail again that was certainly not accepted."""
+        self._error = error
+        with db.transaction() as session:
+            email_claims.put_back(session, claim, str(error))
+
+    def _fail(self, claim: Claim, error: str) -> None:
+        with db.transaction() as session:
+            self._close_failed(session, claim, error)
+
+    def _close_failed(self, session: Session, claim: Claim, error: str) -> None:
+        if email_claims.close_failed(session, claim, error, now=self._clock()):
+            outbox.bury_new(session, DELIVER, [claim.email_id], True, error=error)
+            self._failed += 1
