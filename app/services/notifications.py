@@ -1,0 +1,142 @@
+"""What people see under the bell of the web site: each event once."""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, aliased
+
+from app.db import insert_for
+from app.domain.no_shows import Side, absent
+from app.domain.notifications import TRUE_OF, booking_text
+from app.models import Booking, Notification, NotificationKind, Service, User
+from app.services.errors import MissingRowError
+
+NOTIFY_BOOKING = "app.tasks.notifications.notify_booking"
+
+
+def create(
+    session: Session,
+    *,
+    user_id: int,
+    kind: NotificationKind,
+    key: str,
+    title: str,
+    body: str,
+    now: datetime,
+) -> bool:
+    """Tell somebody something; whether it is new. A second one with the same key is nothing."""
+    created = session.scalar(
+        insert_for(session)(Notification)
+        .values(user_id=user_id, kind=kind, key=key, title=title, body=body, created_at=now)
+        .on_conflict_do_nothing(index_elements=[Notification.key])
+        .returning(Notification.id)
+    )
+    return created is not None
+
+
+def notify_booking(
+    session: Session, booking_id: int, kind: NotificationKind, *, now: datetime
+) -> int:
+    """Tell both sides of a lesson what happened to it; the number of new notifications.
+
+    None where it is no longer true. Raises ``MissingRowError``, and ``ValueError`` for a
+    kind that is not about a lesson.
+    """
+    if kind not in TRUE_OF:
+        raise ValueError(f"{kind.value!r} is not about a lesson: use one of {sorted(TRUE_OF)}")
+    if session.get(Booking, booking_id) is None:
+        raise MissingRowError(f"booking {booking_id}")
+    return notify_bookings(session, [booking_id], kind, now=now)
+
+
+def notify_bookings(
+    session: Session, booking_ids: Collection[int], kind: NotificationKind, *, now: datetime
+) -> int:
+    """As ``notify_booking`` for each of the lessons, in as many statements as for one."""
+    reader, other = aliased(User), aliased(User)
+    found = session.execute(
+        select(
+            Booking.id,
+            Booking.instructor_id,
+            Booking.student_checked_in_at,
+            Booking.instructor_checked_in_at,
+            Service.name.label("service_name"),
+            reader.id.label("reader_id"),
+            other.name.label("other_name"),
+        )
+        .join(Service, Service.id == Booking.service_id)
+        .join(reader, reader.id.in_([Booking.student_id, Booking.instructor_id]))
+        .join(
+            other,
+            other.id.in_([Booking.student_id, Booking.instructor_id]) & (other.id != reader.id),
+        )
+        .where(Booking.id.in_(booking_ids), Booking.status.in_(TRUE_OF[kind]))
+        .order_by(Booking.id, reader.id)
+    ).all()
+    rows = []
+    for row in found:
+        text = booking_text(
+            kind,
+            reader=Side.INSTRUCTOR if row.reader_id == row.instructor_id else Side.STUDENT,
+            absent=absent(
+                student_checked_in_at=row.student_checked_in_at,
+                instructor_checked_in_at=row.instructor_checked_in_at,
+            ),
+            service_name=row.service_name,
+            other_name=row.other_name,
+        )
+        rows.append(
+            {
+                "user_id": row.reader_id,
+                "kind": kind,
+                "key": f"{kind}:{row.id}:{row.reader_id}",
+                "title": text.title,
+                "body": text.body,
+                "booking_id": row.id,
+                "created_at": now,
+            }
+        )
+    if not rows:
+        return 0
+    created = session.scalars(
+        insert_for(session)(Notification)
+        .on_conflict_do_nothing(index_elements=[Notification.key])
+        .returning(Notification.id),
+        rows,
+    )
+    return len(created.all())
+
+
+def mark_read(session: Session, notification_id: int, *, user_id: int, now: datetime) -> bool:
+    """Note that its reader has seen a notification; whether it was unread.
+
+    Raises ``MissingRowError`` where this person has no such notification.
+    """
+    mine = (Notification.id == notification_id) & (Notification.user_id == user_id)
+    marked = session.scalar(
+        update(Notification)
+        .where(mine, Notification.read_at.is_(None))
+        .values(read_at=now)
+        .returning(Notification.id)
+        .execution_options(synchronize_session=False)
+    )
+    if marked is None and session.scalar(select(Notification.id).where(mine)) is None:
+        raise MissingRowError(f"notification {notification_id}")
+    return marked is not None
+
+
+def mark_all_read(session: Session, user_id: int, *, now: datetime) -> int:
+    """Note that somebody has seen all that they were told until ``now``; how many were unread."""
+    marked = session.scalars(
+        update(Notification)
+        .where(
+            Notification.user_id == user_id,
+            Notification.read_at.is_(None),
+            Notification.created_at <= now,
+        )
+        .values(read_at=now)
+        .returning(Notification.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(marked.all())
