@@ -1,0 +1,211 @@
+"""Is all there that the work needs, and does the work go on?
+
+Asked every minute, so nothing here reads the whole outbox: it holds a week of done entries.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app import db, routing
+from app.models import BeatEntry, OutboxEntry, PausedQueue
+from app.outbox import BrokerUnavailableError
+from app.outbox.broker import Broker
+
+RECENTLY = timedelta(hours=1)
+"""Dead letters younger than this are counted on their own."""
+BULK_PATIENCE = 4
+"""Slow work may wait so many times as long."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Beyond what something is a problem."""
+
+    queue_age: timedelta
+    """A message waits for longer; in a queue of slow work, ``BULK_PATIENCE`` times."""
+    unpublished: timedelta
+    """Due work is not published."""
+    beat: timedelta
+    """No beat has fired anything."""
+    dead_letters: int
+    """Dead letters within ``RECENTLY``."""
+
+
+@dataclass(frozen=True)
+class Outbox:
+    published: int
+    """In the broker, or with a worker."""
+    unpublished: int
+    """Due, and not published."""
+    later: int
+    """Due in the future."""
+    oldest_unpublished_seconds: float | None
+
+
+@dataclass(frozen=True)
+class DeadLetters:
+    number: int
+    recent: int
+    """Within ``RECENTLY``."""
+    newest_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Beat:
+    last_fired_seconds: float | None
+    """Since the latest due instant of any entry; ``None`` where none was ever seen."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the database tells."""
+
+    outbox: Outbox
+    dead_letters: DeadLetters
+    beat: Beat
+    paused: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Queue:
+    waiting: int
+    oldest_seconds: float | None
+    """How long the oldest message has waited; ``None`` where none waits or none tells."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What was found; ``problems`` says in one line each what is not as it should be."""
+
+    problems: tuple[str, ...] = ()
+    records: Records | None = None
+    """``None`` where the database did not answer."""
+    queues: Mapping[str, Queue] | None = None
+    """``None`` where the broker did not answer."""
+
+    @property
+    def healthy(self) -> bool:
+        return not self.problems
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a task's result and for machines."""
+        found: dict[str, Any] = {"healthy": self.healthy, "problems": list(self.problems)}
+        found["database"] = "down" if self.records is None else "ok"
+        found["redis"] = "down" if self.queues is None else "ok"
+        if self.records is not None:
+            found |= asdict(self.records) | {"paused": list(self.records.paused)}
+        if self.queues is not None:
+            found["queues"] = {name: asdict(queue) for name, queue in self.queues.items()}
+        return found
+
+
+def check(broker: Broker | None, *, now: datetime, limits: Limits) -> Health:
+    """Ask the database and the broker; raises nothing where they do not answer."""
+    problems: list[str] = []
+    records = queues = None
+    try:
+        with db.reading() as session:
+            records = read(session, now=now)
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        problems.append(f"the database does not answer: {reason}")
+    else:
+        problems += _of_records(records, limits)
+    try:
+        if broker is None:
+            raise BrokerUnavailableError("no broker is attached")
+        queues = ask(broker)
+    except BrokerUnavailableError as error:
+        problems.append(f"Redis does not answer: {error}")
+    else:
+        paused = () if records is None else records.paused
+        problems += _of_queues(queues, paused, limits)
+    return Health(tuple(problems), records, queues)
+
+
+def read(session: Session, *, now: datetime) -> Records:
+    """What the database tells. Each statement has an index of the few rows it counts."""
+    unpublished = (OutboxEntry.pending(), OutboxEntry.published_at.is_(None))
+    number, oldest = session.execute(
+        select(func.count(), func.min(OutboxEntry.due_at)).where(
+            *unpublished, OutboxEntry.due_at <= now
+        )
+    ).one()
+    recently = func.count().filter(OutboxEntry.finished_at > now - RECENTLY)
+    dead, recent, newest = session.execute(
+        select(func.count(), recently, func.max(OutboxEntry.finished_at)).where(OutboxEntry.dead())
+    ).one()
+    last_fired = session.scalar(select(func.max(BeatEntry.last_due)))
+    return Records(
+        outbox=Outbox(
+            published=_count(session, OutboxEntry.pending(), OutboxEntry.published_at.is_not(None)),
+            unpublished=number,
+            later=_count(session, *unpublished, OutboxEntry.due_at > now),
+            oldest_unpublished_seconds=_seconds(oldest, now),
+        ),
+        dead_letters=DeadLetters(
+            number=dead,
+            recent=recent,
+            newest_seconds=_seconds(newest, now),
+        ),
+        beat=Beat(_seconds(last_fired, now)),
+        paused=tuple(session.scalars(select(PausedQueue.name).order_by(PausedQueue.name))),
+    )
+
+
+def ask(broker: Broker) -> dict[str, Queue]:
+    """What waits in each queue. Raises ``BrokerUnavailableError``."""
+    names = [spec.name for spec in routing.QUEUES]
+    now = broker.now()  # the clock of the messages' stamps
+    return {
+        name: Queue(depth.waiting, _seconds(depth.oldest, now))
+        for name, depth in broker.depths(names).items()
+    }
+
+
+def _of_records(found: Records, limits: Limits) -> list[str]:
+    problems = []
+    waited = found.outbox.oldest_unpublished_seconds
+    if waited is not None and waited > limits.unpublished.total_seconds():
+        problems.append(
+            f"{found.outbox.unpublished:,} due entries are not published, the oldest for "
+            f"{waited:.0f} s: does beat run, does Redis answer?"
+        )
+    fired = found.beat.last_fired_seconds
+    if fired is None:
+        problems.append("beat has never run: start one")
+    elif fired > limits.beat.total_seconds():
+        problems.append(f"beat has fired nothing for {fired:.0f} s: does one run?")
+    if found.dead_letters.recent > limits.dead_letters:
+        problems.append(
+            f"{found.dead_letters.recent:,} dead letters within an hour: "
+            "python -m app.admin deadletters list"
+        )
+    return problems
+
+
+def _of_queues(queues: Mapping[str, Queue], paused: tuple[str, ...], limits: Limits) -> list[str]:
+    problems = []
+    for spec in routing.QUEUES:
+        allowed = limits.queue_age.total_seconds() * (BULK_PATIENCE if spec.bulk else 1)
+        waited = queues[spec.name].oldest_seconds
+        if spec.name not in paused and waited is not None and waited > allowed:
+            problems.append(
+                f"the oldest of {queues[spec.name].waiting:,} messages in {spec.name} waits for "
+                f"{waited:.0f} s: are there enough workers?"
+            )
+    return problems
+
+
+def _count(session: Session, *conditions: ColumnElement[bool]) -> int:
+    return session.scalar(select(func.count()).select_from(OutboxEntry).where(*conditions)) or 0
+
+
+def _seconds(since: datetime | None, now: datetime) -> float | None:
+    return None if since is None else max(0.0, (now - since).total_seconds())

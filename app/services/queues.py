@@ -1,0 +1,63 @@
+"""Queues that are paused: nobody takes work from them until they are resumed."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app import routing
+from app.db import insert_for
+from app.models import PausedQueue
+
+
+class UnknownQueueError(ValueError):
+    """There is no queue of this name; the message says which there are."""
+
+    def __init__(self, name: str) -> None:
+        known = ", ".join(spec.name for spec in routing.QUEUES)
+        super().__init__(f"there is no queue {name!r}: choose from {known}")
+
+
+def pause(session: Session, names: Sequence[str], *, now: datetime) -> list[str]:
+    """Pause the queues; returns those that were not paused before.
+
+    What is running goes on, and so does planning and publishing: the work waits. Raises
+    ``UnknownQueueError`` before anything is changed.
+    """
+    wanted = _known(names)
+    if not wanted:
+        return []
+    inserted = session.scalars(
+        insert_for(session)(PausedQueue)
+        .values([{"name": name, "paused_at": now} for name in wanted])
+        .on_conflict_do_nothing(index_elements=[PausedQueue.name])
+        .returning(PausedQueue.name)
+    )
+    return sorted(inserted)
+
+
+def resume(session: Session, names: Sequence[str]) -> list[str]:
+    """Resume the queues; returns those that were paused. Raises ``UnknownQueueError``."""
+    resumed = session.scalars(
+        delete(PausedQueue)
+        .where(PausedQueue.name.in_(_known(names)))
+        .returning(PausedQueue.name)
+        .execution_options(synchronize_session=False)
+    )
+    return sorted(resumed)
+
+
+def paused(session: Session) -> dict[str, datetime]:
+    """Since when each paused queue has been so, by name."""
+    rows = session.execute(
+        select(PausedQueue.name, PausedQueue.paused_at).order_by(PausedQueue.name)
+    )
+    return dict(rows.all())
+
+
+def _known(names: Sequence[str]) -> list[str]:
+    for name in names:
+        if not routing.is_queue(name):
+            raise UnknownQueueError(name)
+    return list(dict.fromkeys(names))

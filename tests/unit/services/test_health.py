@@ -1,0 +1,220 @@
+"""Is all well? What each figure is, beyond what it is a problem, and what asking costs."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from app import db, outbox
+from app.models import BeatEntry, PausedQueue
+from app.outbox import guard
+from app.outbox.guard import Delivery
+from app.routing import QUEUES
+from app.services import health
+from app.services.health import BULK_PATIENCE, RECENTLY, Health, Limits
+from tests.builders import NOON
+from tests.database import on_sqlite
+from tests.fakes import FakeBroker, FakeClock
+
+TASK = "app.tasks.email.deliver"
+SLOW_TASK = "app.tasks.analytics.generate_daily"
+SECOND = timedelta(seconds=1)
+LIMITS = Limits(
+    queue_age=timedelta(minutes=15),
+    unpublished=timedelta(minutes=2),
+    beat=timedelta(minutes=3),
+    dead_letters=2,
+)
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    return FakeClock.install(monkeypatch, NOON)
+
+
+@pytest.fixture
+def broker(database: Engine, now: FakeClock) -> Iterator[FakeBroker]:
+    """Publishes what is enqueued; a beat has just fired."""
+    fake = FakeBroker(now)
+    attached_before = outbox.attach(fake)
+    fire(now)
+    yield fake
+    outbox.attach(attached_before)
+
+
+def fire(now: FakeClock) -> None:
+    with db.transaction() as session:
+        session.merge(BeatEntry(name="health-check", schedule_hash="x", last_due=now.now))
+
+
+def check(broker: FakeBroker) -> Health:
+    return health.check(broker, now=broker.clock.now, limits=LIMITS)
+
+
+def planned(task: str = TASK, **options: Any) -> str:
+    with db.transaction() as session:
+        return outbox.enqueue(session, task, **options)
+
+
+def dead(broker: FakeBroker) -> None:
+    entry_id = planned()
+    with db.transaction() as session:
+        guard.bury(session, Delivery(entry_id, TASK), error="no", now=broker.clock.now)
+
+
+def test_with_nothing_to_do_all_is_well(broker: FakeBroker) -> None:
+    found = check(broker)
+    assert (found.healthy, found.problems) == (True, ())
+    assert found.as_dict() == {
+        "healthy": True,
+        "problems": [],
+        "database": "ok",
+        "redis": "ok",
+        "outbox": {
+            "published": 0,
+            "unpublished": 0,
+            "later": 0,
+            "oldest_unpublished_seconds": None,
+        },
+        "dead_letters": {"number": 0, "recent": 0, "newest_seconds": None},
+        "beat": {"last_fired_seconds": 0.0},
+        "paused": [],
+        "queues": {spec.name: {"waiting": 0, "oldest_seconds": None} for spec in QUEUES},
+    }
+
+
+def test_every_figure_is_told(broker: FakeBroker, now: FakeClock) -> None:
+    planned()
+    planned(at=now.now + timedelta(hours=1))
+    dead(broker)
+    with db.transaction() as session:
+        session.add(PausedQueue(name="cache", paused_at=now.now))
+    broker.down = True
+    planned()
+    broker.down = False
+    now.advance(seconds=7)
+    found = check(broker).as_dict()
+    assert found["outbox"] == {
+        "published": 1,
+        "unpublished": 1,
+        "later": 1,
+        "oldest_unpublished_seconds": 7.0,
+    }
+    assert found["dead_letters"] == {"number": 1, "recent": 1, "newest_seconds": 7.0}
+    assert found["beat"] == {"last_fired_seconds": 7.0}
+    assert found["paused"] == ["cache"]
+    assert found["queues"]["email"] == {"waiting": 2, "oldest_seconds": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("task", "allowed"),
+    [(TASK, LIMITS.queue_age), (SLOW_TASK, LIMITS.queue_age * BULK_PATIENCE)],
+)
+def test_a_message_that_waits_too_long_is_a_problem(
+    broker: FakeBroker, now: FakeClock, task: str, allowed: timedelta
+) -> None:
+    planned(task)
+    now.now += allowed
+    fire(now)
+    assert check(broker).healthy
+    now.now += SECOND
+    (problem,) = check(broker).problems
+    assert f"waits for {allowed.total_seconds() + 1:.0f} s: are there enough workers?" in problem
+
+
+def test_what_waits_in_a_paused_queue_is_no_problem(broker: FakeBroker, now: FakeClock) -> None:
+    planned()
+    now.now += LIMITS.queue_age + SECOND
+    fire(now)
+    with db.transaction() as session:
+        session.add(PausedQueue(name="email", paused_at=now.now))
+    assert check(broker).healthy
+
+
+def test_due_work_that_nobody_publishes_is_a_problem(broker: FakeBroker, now: FakeClock) -> None:
+    outbox.attach(None)
+    planned()
+    now.now += LIMITS.unpublished
+    assert check(broker).healthy
+    now.now += SECOND
+    (problem,) = check(broker).problems
+    assert problem == (
+        "1 due entries are not published, the oldest for 121 s: does beat run, does Redis answer?"
+    )
+
+
+def test_a_beat_that_fires_nothing_is_a_problem(broker: FakeBroker, now: FakeClock) -> None:
+    now.now += LIMITS.beat
+    assert check(broker).healthy
+    now.now += SECOND
+    assert check(broker).problems == ("beat has fired nothing for 181 s: does one run?",)
+
+
+def test_a_beat_that_never_ran_is_a_problem(database: Engine, now: FakeClock) -> None:
+    assert check(FakeBroker(now)).problems == ("beat has never run: start one",)
+
+
+def test_too_many_dead_letters_within_an_hour_are_a_problem(
+    broker: FakeBroker, now: FakeClock
+) -> None:
+    for _ in range(LIMITS.dead_letters):
+        dead(broker)
+    assert check(broker).healthy
+    dead(broker)
+    (problem,) = check(broker).problems
+    assert problem == "3 dead letters within an hour: python -m app.admin deadletters list"
+    now.now += RECENTLY
+    fire(now)
+    broker.lists.clear()
+    assert check(broker).healthy, "they are there to be looked at, and alarm nobody for ever"
+
+
+def test_a_redis_that_does_not_answer_is_a_problem_and_the_rest_is_told(broker: FakeBroker) -> None:
+    broker.down = True
+    found = check(broker)
+    assert found.problems == ("Redis does not answer: connection refused",)
+    assert found.as_dict()["redis"] == "down"
+    assert found.as_dict()["database"] == "ok"
+
+
+def test_a_database_that_does_not_answer_is_a_problem_and_the_rest_is_told(
+    broker: FakeBroker, database: Engine, tmp_path: Path
+) -> None:
+    db.use(db.create_database_engine(f"sqlite:///{tmp_path}/not/there.sqlite3"))
+    found = check(broker)
+    db.use(database)
+    assert found.problems == ("the database does not answer: unable to open database file",)
+    assert (found.as_dict()["database"], found.as_dict()["redis"]) == ("down", "ok")
+
+
+@on_sqlite
+def test_it_never_reads_the_whole_outbox(broker: FakeBroker, database: Engine) -> None:
+    """It is asked every minute, and the outbox holds a week of done entries."""
+    asked = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "outbox_entries" in statement:
+            asked.append((statement, parameters))
+
+    event.listen(database, "before_cursor_execute", note)
+    check(broker)
+    event.remove(database, "before_cursor_execute", note)
+    assert len(asked) == 4
+    partial = {
+        "ix_outbox_entries_unpublished",
+        "ix_outbox_entries_published",
+        "ix_outbox_entries_dead",
+    }
+    used = set()
+    with database.connect() as connection:
+        for statement, parameters in asked:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            steps = [row.detail for row in plan if "outbox_entries" in row.detail]
+            for step in steps:
+                used.update(name for name in partial if name in step)
+            assert steps
+            assert all(any(name in step for name in partial) for step in steps), steps
+    assert used == partial

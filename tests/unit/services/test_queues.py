@@ -1,0 +1,42 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from app import db
+from app.services import queues
+from app.services.queues import UnknownQueueError
+
+NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+
+
+def pause(*names: str, now: datetime = NOW) -> list[str]:
+    with db.transaction() as session:
+        return queues.pause(session, names, now=now)
+
+
+def paused() -> list[str]:
+    with db.reading() as session:
+        return list(queues.paused(session))
+
+
+def test_a_queue_is_paused_once_and_keeps_its_first_instant(database: Engine) -> None:
+    assert pause("email", "cache", "email") == ["cache", "email"]
+    assert pause("email", now=NOW + timedelta(hours=1)) == []
+    with db.reading() as session:
+        assert queues.paused(session) == {"cache": NOW, "email": NOW}
+
+
+def test_a_resumed_queue_is_not_paused(database: Engine) -> None:
+    pause("email", "cache")
+    with db.transaction() as session:
+        assert queues.resume(session, ["email", "bookings"]) == ["email"]
+    assert paused() == ["cache"]
+
+
+def test_an_unknown_queue_changes_nothing_and_is_told_the_known_ones(database: Engine) -> None:
+    with pytest.raises(UnknownQueueError, match=r"emial.*bookings"):
+        pause("email", "emial")
+    with pytest.raises(UnknownQueueError), db.transaction() as session:
+        queues.resume(session, ["emial"])
+    assert pause() == paused() == []
