@@ -1,0 +1,311 @@
+"""The base class of every task."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from socket import gaierror
+from typing import Any, ClassVar, cast
+
+from celery import Task
+from celery.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
+from typing_extensions import ParamSpec, TypeVar
+
+from app import clock, db, entropy
+from app.domain.backoff import backoff_delay
+from app.domain.errors import TransientError
+from app.outbox import DUE_INSTANT_HEADER, PUBLISHED_AT_HEADER, BrokerUnavailableError, guard
+from app.outbox.guard import AlreadyDoneError, Delivery
+from app.settings import load_settings
+
+logger = logging.getLogger(__name__)
+
+# The defaults let a body say ``self: BaseTask``.
+P = ParamSpec("P", default=...)
+R_co = TypeVar("R_co", covariant=True, default=Any)
+
+SKIPPED = {"status": "skipped", "reason": "already done"}
+DEAD = {"status": "dead", "reason": "redelivered too often"}
+
+
+@dataclass(frozen=True)
+class PlannedRetry:
+    """What a retry is to write into the entry, once the body has let go of its transaction."""
+
+    due_at: datetime
+    error: str
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
+
+
+class RetryFromEntry(Retry):
+    """Tells Celery's tracer about a retry that it need not publish."""
+
+    planned: PlannedRetry
+
+
+class BaseTask(Task[P, R_co]):
+    """A task whose work is in the outbox, or came by ``celery call`` or a stock producer.
+
+    * ``with self.transaction() as session:`` runs an effect exactly once, however often
+      the message is delivered. At most once in a run; a body that never enters it may run
+      more than once.
+    * An error of ``transient_errors`` that leaves the body is retried with backoff and
+      jitter, up to ``max_retries`` times. ``raise self.retry(exc=exc, countdown=seconds)``
+      works as in Celery.
+    * Any other error, and one retry too many, makes a dead letter.
+    """
+
+    Request = "app.tasks.counted_request:CountedRequest"
+
+    max_retries: int | None = 5
+    retry_base: ClassVar[float] = 2.0
+    """Seconds: the first retry waits between half of it and all of it."""
+    retry_cap: ClassVar[float] = 600.0
+    """Seconds: no retry waits longer."""
+    transient_errors: ClassVar[tuple[type[Exception], ...]] = (
+        TransientError,
+        ConnectionError,
+        TimeoutError,
+        gaierror,
+        OperationalError,
+        InterfaceError,
+        PoolTimeoutError,
+        BrokerError,
+        BrokerUnavailableError,
+        RedisConnectionError,
+        RedisTimeoutError,
+    )
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        if self.request.called_directly:
+            return super().__call__(*args, **kwargs)
+        self.request.update(guarded=False, planned_retry=None)
+        with self._bookkeeping():
+            refusal = self._refusal()
+        if refusal is not None:
+            return cast(R_co, refusal)
+        try:
+            result = self._run(*args, **kwargs)
+        except AlreadyDoneError:
+            return cast(R_co, SKIPPED)
+        except RetryFromEntry as retry:
+            self._put_back(retry)
+            raise
+        except Ignore:
+            self._close()
+            raise
+        planned = self.request.get("planned_retry")
+        if planned is not None:
+            self._put_back(planned)
+        elif not self.request.get("guarded"):
+            self._close()
+        return result
+
+    def _run(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        try:
+            return self.run(*args, **kwargs)
+        except self.transient_errors as error:
+            raise self.retry(exc=error) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A transaction that first marks this run done, then holds the effect.
+
+        Where another delivery was first, the body ends here and the task is skipped. What
+        takes several transactions uses ``db.transaction()`` for the others, with a key for
+        each item, and this one last.
+        """
+        if self.request.get("guarded"):
+            raise RuntimeError(
+                f"{self.name} entered self.transaction() twice: its first one has marked the run "
+                "done; use db.transaction() for the earlier ones"
+            )
+        with db.transaction() as session:
+            if not self.request.called_directly:
+                guard.mark_done(session, self._delivery, now=clock.utcnow())
+            yield session
+        self.request.update(guarded=True)
+
+    @property
+    def due_at(self) -> datetime:
+        """The instant that this run stands for (UTC), the same in every retry and resend.
+
+        The due instant of the beat entry that planned it, else when the work was first due;
+        now, for a message that did not come from the outbox. It may lie hours back: it says
+        which day a report is about, ``clock.utcnow()`` whether something is still of use.
+        """
+        carried = self.request.get(DUE_INSTANT_HEADER)
+        return clock.utcnow() if carried is None else datetime.fromisoformat(carried)
+
+    def backoff(self, retries: int) -> float:
+        """Seconds to wait before retry number ``retries`` (0-based)."""
+        return backoff_delay(retries, base=self.retry_base, cap=self.retry_cap, rng=entropy.rng())
+
+    def retry(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        exc: Exception | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """Run the task again later; as Celery's, but safe where the broker is away.
+
+        For work of the outbox the next try is written into its entry, and published when
+        it is due. ``countdown`` (seconds) and ``eta`` (aware) say when; without them the
+        backoff does. Raises ``Retry``; ``exc`` itself, or ``MaxRetriesExceededError``, after
+        ``max_retries`` tries; and ``exc`` at once where it says that a retry is pointless:
+        an ``AssertionError``, or the end of the body by its guard.
+        """
+        if isinstance(exc, AlreadyDoneError | AssertionError | Retry | Ignore | Reject):
+            raise exc
+        retries = self.request.retries
+        if countdown is None and eta is None:
+            countdown = self.backoff(retries)
+        if not self._from_outbox:
+            return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
+        if options:
+            raise TypeError(f"an outbox task keeps its queue and options: {sorted(options)}")
+        limit = self.max_retries if max_retries is None else max_retries
+        if limit is not None and retries >= limit:
+            raise exc or MaxRetriesExceededError(f"{self.name} failed {retries + 1} times")
+        due_at = eta or clock.utcnow() + timedelta(seconds=countdown or 0)
+        retry = RetryFromEntry(exc=exc, when=due_at)
+        retry.planned = PlannedRetry(
+            due_at=due_at,
+            error=_describe(exc) if exc else "the task asked for a retry",
+            args=None if args is None else list(args),
+            kwargs=kwargs,
+        )
+        if throw:
+            raise retry
+        # Written when the body has ended: it may hold the row's lock now.
+        self.request.update(planned_retry=retry)
+        return retry
+
+    def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Make a dead letter. Also called in the worker's main process, for a hard time limit."""
+        self.bury(self._delivery, exc, traceback=str(einfo.traceback) if einfo else None)
+
+    def bury(
+        self, delivery: Delivery, error: BaseException, *, traceback: str | None = None
+    ) -> None:
+        """Make a dead letter of ``delivery``, whose last try ended with ``error``."""
+        try:
+            with db.transaction() as session:
+                guard.bury(
+                    session,
+                    delivery,
+                    error=_describe(error),
+                    now=clock.utcnow(),
+                    traceback=traceback,
+                )
+        except self.transient_errors as failure:
+            # The entry stays pending, its message is gone: the pump sends it again.
+            logger.warning("no dead letter for %s[%s]: %s", self.name, delivery.id, failure)
+
+    def worker_lost(self, delivery: Delivery, error: Exception) -> None:
+        """The process that ran ``delivery`` was killed: put it back, or bury it after too many."""
+        now = clock.utcnow()
+        due_at = now + timedelta(seconds=self.backoff(delivery.tries))
+        try:
+            with db.transaction() as session:
+                guard.lose(
+                    session,
+                    delivery,
+                    limit=load_settings().max_deliveries,
+                    due_at=due_at,
+                    error=_describe(error),
+                    now=now,
+                )
+        except self.transient_errors as failure:
+            logger.warning("not put back %s[%s]: %s", self.name, delivery.id, failure)
+
+    @property
+    def _from_outbox(self) -> bool:
+        return self.request.get(PUBLISHED_AT_HEADER) is not None
+
+    @property
+    def _delivery(self) -> Delivery:
+        request = self.request
+        return Delivery(
+            id=str(request.id),
+            task=self.name,
+            args=list(request.args or ()),
+            kwargs=dict(request.kwargs or {}),
+            from_outbox=self._from_outbox,
+            tries=request.retries,
+        )
+
+    @property
+    def _redelivered(self) -> bool:
+        return bool((self.request.delivery_info or {}).get("redelivered"))
+
+    def _refusal(self) -> dict[str, str] | None:
+        """Why the body must not run at all; ``None`` where it may."""
+        if self._from_outbox:
+            with db.reading() as session:
+                if not guard.is_pending(session, self._delivery):
+                    return SKIPPED
+        if not self._redelivered:
+            return None
+        limit = load_settings().max_deliveries
+        now = clock.utcnow()
+        with db.transaction() as session:
+            deliveries = guard.count_redelivery(session, self._delivery, now=now)
+            if deliveries < limit:
+                return None
+            error = f"redelivered {deliveries} times without an end: does it kill its worker?"
+            guard.bury(session, self._delivery, error=error, now=now)
+        return DEAD
+
+    def _put_back(self, retry: RetryFromEntry) -> None:
+        planned = retry.planned
+        with self._bookkeeping(), db.transaction() as session:
+            guard.put_back(
+                session,
+                self._delivery,
+                due_at=planned.due_at,
+                error=planned.error,
+                now=clock.utcnow(),
+                args=planned.args,
+                kwargs=planned.kwargs,
+            )
+
+    def _close(self) -> None:
+        # A stock producer's message gets an entry when it is delivered again; at its first
+        # delivery there is none to close.
+        if not (self._from_outbox or self._redelivered or self.request.retries):
+            return
+        with self._bookkeeping(), db.transaction() as session:
+            guard.close(session, self._delivery, now=clock.utcnow())
+
+    @contextmanager
+    def _bookkeeping(self) -> Iterator[None]:
+        """An outage while we write our own records is no failure of the task.
+
+        The entry stays as it was: pending, and soon without a message, so the pump sends it
+        again. A message without an entry is retried as Celery does.
+        """
+        try:
+            yield
+        except self.transient_errors as error:
+            logger.warning("not recorded %s[%s]: %s", self.name, self.request.id, error)
+            if self._from_outbox:
+                raise Ignore(str(error)) from error
+            raise super().retry(exc=error, countdown=self.retry_base) from error
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

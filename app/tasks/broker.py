@@ -1,0 +1,173 @@
+"""Redis as the outbox sees it."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import LimitExceeded, OperationalError
+from kombu.pools import ProducerPool
+from redis.exceptions import RedisError
+
+from app import trace
+from app.outbox.broker import (
+    DUE_INSTANT_HEADER,
+    PUBLISHED_AT_HEADER,
+    BrokerUnavailableError,
+    NoStamp,
+    OutboxMessage,
+    QueueDepth,
+)
+from app.routing import MOST_URGENT
+
+POOL_LIMIT = 10
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class RedisBroker:
+    """``app.outbox.broker.Broker`` on the Redis of a Celery app, over kombu.
+
+    Has connections of its own with short timeouts: a person waits for a commit to
+    return, a worker's consumer may wait longer. ``timeout`` is in seconds and bounds each
+    wait.
+    """
+
+    def __init__(self, app: Celery, *, timeout: float):
+        self._app = app
+        self._timeout = timeout
+        self._pool: Any = None
+        self._pid = 0
+
+    def now(self) -> datetime:
+        with self._producer() as producer, producer.channel.conn_or_acquire() as client:
+            seconds, microseconds = client.time()
+            return EPOCH + timedelta(seconds=seconds, microseconds=microseconds)
+
+    def push(self, messages: Sequence[OutboxMessage]) -> None:
+        with self._producer() as producer, producer.batch(max_size=len(messages)):
+            for message in messages:
+                headers = {PUBLISHED_AT_HEADER: message.published_at.isoformat()}
+                if message.due_instant is not None:
+                    headers[DUE_INSTANT_HEADER] = message.due_instant.isoformat()
+                if message.trace_id is not None:
+                    headers[trace.HEADER] = message.trace_id
+                self._app.send_task(
+                    message.task,
+                    message.args,
+                    message.kwargs,
+                    task_id=message.id,
+                    queue=message.queue,
+                    priority=message.priority,
+                    retries=message.tries,
+                    headers=headers,
+                    producer=producer,
+                    # A failed push goes back to the entry; trying again here would only wait.
+                    retry=False,
+                    # The entry tells what became of it. A result would also make the
+                    # publisher subscribe to it.
+                    ignore_result=True,
+                    add_to_parent=False,
+                )
+
+    def oldest(self, lists: Sequence[tuple[str, int]]) -> Sequence[datetime | NoStamp]:
+        with self._producer() as producer:
+            channel = producer.channel
+            with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+                for queue, priority in lists:
+                    # Messages go in at the left and out at the right.
+                    pipe.lindex(channel._q_for_pri(queue, priority), -1)
+                return [_stamp(raw) for raw in pipe.execute()]
+
+    def held(self) -> set[str]:
+        with self._producer() as producer:
+            channel = producer.channel
+            with channel.conn_or_acquire() as client:
+                # Keyed by delivery tag, so the ids are in the values: [message, exchange, key].
+                values = client.hvals(channel.unacked_key)
+        return {task_id for value in values if (task_id := _task_id(value)) is not None}
+
+    def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
+        with self._producer() as producer:
+            channel = producer.channel
+            with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+                for queue in queues:
+                    for priority in range(MOST_URGENT + 1):
+                        key = channel._q_for_pri(queue, priority)
+                        pipe.llen(key)
+                        pipe.lindex(key, -1)
+                answers = pipe.execute()
+        size = 2 * (MOST_URGENT + 1)
+        return {
+            queue: _depth(answers[start : start + size])
+            for queue, start in zip(queues, range(0, len(answers), size), strict=True)
+        }
+
+    def renew(self, tags: Iterable[str], *, now: datetime) -> None:
+        """Move the visibility timeout of held messages to ``now``.
+
+        ``tags`` are kombu's delivery tags. One that was acknowledged meanwhile stays gone.
+        """
+        scores = dict.fromkeys(tags, now.timestamp())
+        if not scores:
+            return
+        with self._producer() as producer, producer.channel.conn_or_acquire() as client:
+            client.zadd(producer.channel.unacked_index_key, scores, xx=True)
+
+    def close(self) -> None:
+        """Close this process's connections; the next call opens new ones."""
+        if self._pool is not None and self._pid == os.getpid():
+            self._pool.force_close_all()
+            self._pool.connections.force_close_all()
+        self._pool = None
+
+    @contextmanager
+    def _producer(self) -> Iterator[Any]:
+        try:
+            with self._producers().acquire(block=True, timeout=self._timeout) as producer:
+                yield producer
+        except (OperationalError, LimitExceeded, RedisError, OSError) as error:
+            raise BrokerUnavailableError(f"Redis: {error}") from error
+
+    def _producers(self) -> Any:
+        # A forked child must not talk on its parent's sockets.
+        if self._pool is None or self._pid != os.getpid():
+            connection = self._app.connection_for_write(
+                transport_options={
+                    "socket_timeout": self._timeout,
+                    "socket_connect_timeout": self._timeout,
+                    "max_retries": 0,
+                }
+            )
+            self._pool = ProducerPool(
+                connections=connection.Pool(limit=POOL_LIMIT), limit=POOL_LIMIT
+            )
+            self._pid = os.getpid()
+        return self._pool
+
+
+def _depth(answers: Sequence[Any]) -> QueueDepth:
+    """The sum of a queue's lists; ``answers`` holds the length and the next of each in turn."""
+    stamps = [_stamp(raw) for raw in answers[1::2]]
+    known = [stamp for stamp in stamps if isinstance(stamp, datetime)]
+    return QueueDepth(waiting=sum(answers[::2]), oldest=min(known, default=None))
+
+
+def _task_id(held: bytes) -> str | None:
+    try:
+        task_id = json.loads(held)[0]["headers"]["id"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return task_id if isinstance(task_id, str) else None
+
+
+def _stamp(raw: bytes | None) -> datetime | NoStamp:
+    if raw is None:
+        return NoStamp.EMPTY
+    try:
+        stamp = datetime.fromisoformat(json.loads(raw)["headers"][PUBLISHED_AT_HEADER])
+    except (ValueError, LookupError, TypeError):
+        return NoStamp.FOREIGN
+    return stamp if stamp.tzinfo is not None else NoStamp.FOREIGN

@@ -1,0 +1,57 @@
+"""The lease: what a living worker holds stays invisible to the others.
+
+The visibility timeout can then be short, so that a dead worker's tasks come back soon,
+while a long task or a long wait is not run twice.
+"""
+
+from typing import Any
+
+from celery import Celery
+from celery.worker import state
+
+from app import clock
+from app.settings import load_settings
+from app.tasks.broker import RedisBroker
+from app.tasks.worker_thread import WorkerThread
+
+
+class Lease(WorkerThread):
+    """Renews the visibility timeout of all that this worker holds."""
+
+    def prepare(self) -> None:
+        settings = load_settings()
+        self._broker = RedisBroker(self.worker.app, timeout=settings.publish_timeout_seconds)
+        self.interval = settings.lease_interval_seconds
+
+    def repeat(self) -> None:
+        """Renew once. Raises ``BrokerUnavailableError``."""
+        self._broker.renew(held_tags(self.worker.consumer), now=clock.utcnow())
+
+
+def held_tags(consumer: Any) -> set[str]:
+    """Delivery tags of the messages that a worker took and has not acknowledged.
+
+    Those that its channel knows, and those of the tasks that it still runs or is about
+    to: after a reconnection the new channel does not know them any more.
+    """
+    tags = set()
+    task_consumer = getattr(consumer, "task_consumer", None)
+    if task_consumer is not None:
+        qos = task_consumer.channel.qos
+        tags.update(_snapshot(qos._delivered))
+    for request in _snapshot(state.requests.values()):
+        tags.add(request.message.delivery_tag)
+    return tags
+
+
+def _snapshot(changing: Any) -> list[Any]:
+    while True:
+        try:
+            return list(changing)
+        except RuntimeError:  # changed by the worker's own thread while we looked
+            continue
+
+
+def install(app: Celery) -> None:
+    """Add the lease to the workers of ``app``."""
+    app.steps["worker"].add(Lease)

@@ -1,0 +1,141 @@
+"""What a worker or beat makes sure of before it starts, and after a fork."""
+
+import sys
+from typing import Any, NoReturn
+
+from celery import Celery, signals
+from celery.apps.beat import Beat
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+from app import clock, db, outbox, schema
+from app.adapters.mailer import MailerNotReadyError
+from app.adapters.mailers import mailer_from
+from app.outbox import BrokerUnavailableError, guard
+from app.settings import SettingsError, load_settings
+from app.tasks import timetable
+from app.tasks.broker import RedisBroker
+
+
+def connect(app: Celery) -> None:
+    """Let this process publish from the outbox, and check it where it becomes a worker or beat."""
+    broker = RedisBroker(app, timeout=load_settings().publish_timeout_seconds)
+    outbox.attach(broker)
+
+    def check_options(instance: Any, options: dict[str, Any], **_: Any) -> None:
+        if instance.app is app:
+            _or_exit(lambda: _check_queues(app, options))
+
+    def check_worker(sender: Any, **_: Any) -> None:
+        if sender.app is app:
+            _or_exit(_check_database, _check_mail)
+            _or_exit(lambda: _check_redis(broker), lambda: check_clock(broker))
+
+    def check_beat(sender: Any, **_: Any) -> None:
+        if sender.app is app:
+            _or_exit(_check_database, lambda: _check_redis(broker), lambda: timetable.check(app))
+
+    # Asked before it prints anything; beat_init comes below the banner, in its log.
+    app.Beat = app.subclass_with_self(CheckedBeat)  # type: ignore[misc]
+    signals.celeryd_init.connect(check_options, weak=False)
+    signals.worker_init.connect(check_worker, weak=False)
+    signals.beat_init.connect(check_beat, weak=False)
+    signals.task_revoked.connect(_cancel_revoked, weak=False)
+
+
+class CheckedBeat(Beat):
+    """Celery's ``beat`` command, which refuses a schedule that cannot be kept."""
+
+    app: Celery
+
+    def run(self) -> None:
+        _or_exit(lambda: timetable.check(self.app))
+        super().run()
+
+
+class CannotStartError(Exception):
+    """Why this process must not start; one line that says what to do."""
+
+
+def _or_exit(*checks: Any) -> None:
+    try:
+        for check in checks:
+            check()
+    except (
+        CannotStartError,
+        timetable.ScheduleError,
+        SettingsError,
+        schema.DatabaseNotReadyError,
+        MailerNotReadyError,
+    ) as error:
+        _exit(str(error))
+    except Exception as error:
+        _exit(f"cannot start: {type(error).__name__}: {error}")
+
+
+def _exit(line: str) -> NoReturn:
+    # By the time that beat asks, Celery has turned sys.stderr into its log.
+    stderr = sys.__stderr__ or sys.stderr
+    stderr.write(f"{line}\n")
+    # Signal handlers' exceptions are logged and ignored; SystemExit is not.
+    raise SystemExit(2)
+
+
+def _check_database() -> None:
+    schema.prepare(db.engine())
+
+
+def _check_mail() -> None:
+    mailer_from(load_settings()).check()
+
+
+def _check_queues(app: Celery, options: dict[str, Any]) -> None:
+    """Names after ``-Q`` and ``-X``: Celery ends in a traceback of one, and ignores the other."""
+    for option, key in (("-Q", "queues"), ("-X", "exclude_queues")):
+        named = options.get(key) or ()
+        for name in named.split(",") if isinstance(named, str) else named:
+            if name not in app.amqp.queues:
+                known = ",".join(sorted(app.amqp.queues))
+                raise CannotStartError(f"{option} {name}: there is no such queue, only {known}")
+
+
+def _check_redis(broker: RedisBroker) -> None:
+    """A Redis that is away is waited for; one that refuses us will do so for ever."""
+    try:
+        broker.now()
+    except BrokerUnavailableError as error:
+        cause = _redis_error(error)
+        # A wrong password is a ConnectionError for redis-py.
+        if isinstance(cause, ResponseError | AuthenticationError):
+            raise CannotStartError(
+                f"REDIS_URL: Redis refuses: {cause}: check the password and the database number, "
+                "for example REDIS_URL=redis://:password@localhost:6379/0"
+            ) from error
+
+
+def _redis_error(error: BaseException | None) -> BaseException | None:
+    while error is not None and not isinstance(error, RedisError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def check_clock(broker: RedisBroker) -> None:
+    """Raise ``CannotStartError`` where this worker's clock is far off Redis's.
+
+    The worker whose clock is ahead takes for dead what others are running.
+    """
+    allowed = load_settings().visibility_timeout_seconds / 3
+    try:
+        ahead = (clock.utcnow() - broker.now()).total_seconds()
+    except BrokerUnavailableError:
+        return  # the worker waits for Redis, and asks again when it is there
+    if abs(ahead) > allowed:
+        raise CannotStartError(
+            f"this machine's clock is {ahead:+.0f} s off Redis's, more than the {allowed:g} s that "
+            "the visibility timeout allows: set the clock (NTP), then start the worker again"
+        )
+
+
+def _cancel_revoked(request: Any, **_: Any) -> None:
+    # Else the pump would find its message gone and send it again.
+    with db.transaction() as session:
+        guard.cancel(session, request.id, now=clock.utcnow())

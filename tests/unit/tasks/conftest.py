@@ -1,0 +1,81 @@
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import count
+from random import Random
+from typing import Any
+
+import pytest
+from celery import Celery
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from app import db, entropy, outbox
+from app.models import OutboxEntry
+from app.outbox.broker import OutboxMessage
+from app.tasks import BaseTask, celery_app
+from tests.fakes import FakeBroker, FakeClock
+
+Body = Callable[..., Any]
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    return FakeClock.install(monkeypatch, datetime(2026, 7, 1, 12, tzinfo=UTC))
+
+
+@pytest.fixture
+def broker(now: FakeClock, database: Engine) -> Iterator[FakeBroker]:
+    fake = FakeBroker(now)
+    attached_before = outbox.attach(fake)
+    random_before = entropy.use(Random(1))
+    yield fake
+    entropy.use(random_before)
+    outbox.attach(attached_before)
+
+
+# Never the same twice: Celery's registry may still know a body of an earlier test.
+_names = (f"app.tasks.bench.body_{number}" for number in count())
+
+
+class Bench:
+    """Makes tasks out of bodies, and plans their runs."""
+
+    def __init__(self, app: Celery, broker: FakeBroker) -> None:
+        self.app = app
+        self.broker = broker
+
+    def task(self, body: Body, **options: Any) -> Any:
+        return self.app.task(
+            base=BaseTask, bind=True, name=next(_names), ignore_result=True, **options
+        )(body)
+
+    def enqueue(self, task: Any, *args: Any) -> OutboxMessage:
+        with db.transaction() as session:
+            outbox.enqueue(session, task.name, *args)
+        return self.broker.pushed[-1]
+
+
+@pytest.fixture
+def bench(broker: FakeBroker) -> Iterator[Bench]:
+    yield Bench(celery_app, broker)
+    # Only its own: what a test has imported is never registered again.
+    for name in [name for name in celery_app.tasks if name.startswith("app.tasks.bench.")]:
+        del celery_app.tasks[name]
+
+
+def entry(entry_id: str) -> OutboxEntry:
+    with db.reading() as session:
+        return session.scalars(select(OutboxEntry).where(OutboxEntry.id == entry_id)).one()
+
+
+def add_mark(session: Session) -> None:
+    """An effect that is counted without a unique key: one more entry of a task of its own."""
+    outbox.enqueue(session, "app.tasks.bench.mark")
+
+
+def marks() -> int:
+    with db.reading() as session:
+        rows = session.scalars(
+            select(OutboxEntry).where(OutboxEntry.task == "app.tasks.bench.mark")
+        )
+        return len(list(rows))
