@@ -1,0 +1,299 @@
+"""One tick of beat: what it enqueues and publishes, and how it waits out an outage."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.beat import BeatLazyFunc
+from celery.schedules import crontab, schedule
+from sqlalchemy import Engine, event, select, text
+from sqlalchemy.exc import OperationalError
+
+from app import db, outbox
+from app.models import BeatEntry, OutboxEntry
+from app.outbox.publish import BATCH
+from app.outbox.pump import HOOK_GRACE
+from app.settings import load_settings
+from app.tasks import celery_app
+from app.tasks.scheduler import LONGEST_PAUSE_SECONDS, OutboxScheduler
+from tests.database import on_sqlite
+from tests.fakes import FakeBroker, FakeClock
+
+INTERVAL = load_settings().pump_interval_seconds
+TASK = "app.tasks.bookings.send_due_reminders"
+BEGUN_BEFORE_THE_SECOND_ENTRY = 3
+"""Transactions: what is remembered, the first entry, and its publication."""
+
+Schedule = dict[str, dict[str, Any]]
+
+
+@pytest.fixture
+def timetable() -> Iterator[Schedule]:
+    """The schedule in force: one entry at every full minute."""
+    entries: Schedule = {"reminders": {"task": TASK, "schedule": crontab()}}
+    in_force_before = celery_app.conf.beat_schedule
+    celery_app.conf.beat_schedule = entries
+    yield entries
+    celery_app.conf.beat_schedule = in_force_before
+
+
+@pytest.fixture(autouse=True)
+def _no_redis(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.tasks.scheduler.RedisBroker", lambda app, timeout: broker)
+
+
+@pytest.fixture
+def beat(timetable: Schedule) -> OutboxScheduler:
+    return OutboxScheduler(app=celery_app)
+
+
+@pytest.fixture
+def no_database(database: Engine, tmp_path: Path) -> Iterator[None]:
+    """A database that cannot be opened, for as long as it is not put back."""
+    away = db.create_database_engine(f"sqlite:///{tmp_path}/not/there.sqlite3")
+    db.use(away)
+    yield
+    db.use(database)
+
+
+def planned() -> list[str]:
+    with db.reading() as session:
+        return list(session.scalars(select(OutboxEntry.task)))
+
+
+def last_due() -> dict[str, Any]:
+    with db.reading() as session:
+        return {entry.name: entry.last_due for entry in session.scalars(select(BeatEntry))}
+
+
+def test_making_it_touches_neither_database_nor_broker(
+    no_database: None, broker: FakeBroker, timetable: Schedule
+) -> None:
+    """Beat makes two: the lazy one is for its banner."""
+    broker.down = True
+    for lazy in (True, False):
+        assert "outbox_entries" in OutboxScheduler(app=celery_app, lazy=lazy).info
+
+
+def test_making_it_makes_no_result_backend(
+    broker: FakeBroker, timetable: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its import takes long enough for a SIGTERM to meet it, whose handler asks Celery for
+    the scheduler: imported twice at once, it ended beat with a traceback."""
+
+    def refuse(_app: object) -> None:
+        raise AssertionError("the result backend was made")
+
+    monkeypatch.setattr(Celery, "backend", property(refuse))
+    assert list(OutboxScheduler(app=celery_app).schedule) == ["reminders"]
+
+
+def test_the_first_tick_remembers_every_entry_and_fires_none(
+    beat: OutboxScheduler, now: FakeClock
+) -> None:
+    assert beat.tick() == INTERVAL
+    assert (last_due(), planned()) == ({"reminders": now.now}, [])
+
+
+def test_a_due_entry_is_enqueued_and_published_once(
+    beat: OutboxScheduler, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat.tick()
+    now.advance(minutes=1)
+    assert [beat.tick(), beat.tick()] == [INTERVAL, INTERVAL]
+    assert [message.task for message in broker.pushed] == [TASK]
+    assert last_due() == {"reminders": now.now}
+
+
+def test_entries_with_arguments_of_their_own_carry_them(
+    beat: OutboxScheduler, broker: FakeBroker, now: FakeClock, timetable: Schedule
+) -> None:
+    timetable["with-arguments"] = {"task": TASK, "schedule": schedule(60), "args": (1, "two")}
+    fresh = OutboxScheduler(app=celery_app)
+    fresh.tick()
+    now.advance(minutes=1)
+    fresh.tick()
+    assert sorted(list(message.args) for message in broker.pushed) == [[], [1, "two"]]
+
+
+def test_keyword_and_lazy_arguments_are_carried_too(
+    broker: FakeBroker, now: FakeClock, timetable: Schedule
+) -> None:
+    timetable["reminders"] |= {
+        "args": (BeatLazyFunc(lambda: now.now.minute),),
+        "kwargs": {"word": "two", "minute": BeatLazyFunc(lambda: now.now.minute)},
+    }
+    beat = OutboxScheduler(app=celery_app)
+    for _ in range(3):
+        beat.tick()
+        now.advance(minutes=1)
+    assert [(list(message.args), message.kwargs) for message in broker.pushed] == [
+        ([1], {"word": "two", "minute": 1}),
+        ([2], {"word": "two", "minute": 2}),
+    ]
+
+
+@pytest.mark.parametrize(("policy", "runs"), [(None, 1), ("once", 1), ("each", 5), ("skip", 0)])
+def test_the_option_catch_up_says_what_becomes_of_missed_instants(
+    broker: FakeBroker, now: FakeClock, timetable: Schedule, policy: str | None, runs: int
+) -> None:
+    timetable["reminders"]["schedule"] = schedule(timedelta(minutes=10))
+    timetable["reminders"]["options"] = {"catch_up": policy}
+    OutboxScheduler(app=celery_app).tick()
+    now.advance(minutes=55)
+    OutboxScheduler(app=celery_app).tick()
+    assert len(broker.pushed) == runs
+
+
+def test_an_entry_that_cannot_be_enqueued_does_not_hold_up_the_others(
+    broker: FakeBroker, now: FakeClock, timetable: Schedule, caplog: pytest.LogCaptureFixture
+) -> None:
+    timetable["broken"] = {"task": TASK, "schedule": crontab(), "args": (object(),)}
+    beat = OutboxScheduler(app=celery_app)
+    beat.tick()
+    now.advance(minutes=1)
+    assert beat.tick() == INTERVAL
+    assert [message.task for message in broker.pushed] == [TASK]
+    assert "beat entry broken cannot be enqueued" in caplog.text
+
+
+def test_a_database_that_goes_away_in_a_tick_delays_what_was_not_written_and_doubles_nothing(
+    broker: FakeBroker, now: FakeClock, timetable: Schedule, database: Engine, tmp_path: Path
+) -> None:
+    timetable["another"] = {"task": "app.tasks.health.health_check", "schedule": crontab()}
+    beat = OutboxScheduler(app=celery_app)
+    beat.tick()
+    now.advance(minutes=1)
+    begun = iter(range(100))
+
+    def go_away(_connection: object) -> None:
+        if next(begun) == BEGUN_BEFORE_THE_SECOND_ENTRY:
+            raise OperationalError("BEGIN", {}, Exception("gone"))
+
+    event.listen(database, "begin", go_away)
+    assert 0 < beat.tick() <= INTERVAL
+    assert planned() == ["app.tasks.health.health_check"]
+    now.advance(seconds=5)
+    assert beat.tick() == INTERVAL
+    event.remove(database, "begin", go_away)
+    assert sorted(planned()) == [TASK, "app.tasks.health.health_check"]
+
+
+def test_two_beats_fire_once(beat: OutboxScheduler, broker: FakeBroker, now: FakeClock) -> None:
+    other = OutboxScheduler(app=celery_app)
+    for _ in range(5):
+        beat.tick()
+        other.tick()
+        now.advance(minutes=1)
+    assert len(broker.pushed) == 4
+
+
+def test_a_beat_that_was_killed_and_started_again_catches_up_with_one_run(
+    beat: OutboxScheduler, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat.tick()
+    now.advance(minutes=10, seconds=30)
+    restarted = OutboxScheduler(app=celery_app)
+    restarted.tick()
+    restarted.tick()
+    assert len(broker.pushed) == 1
+    assert last_due() == {"reminders": now.now - timedelta(seconds=30)}
+
+
+def test_a_changed_timetable_starts_anew(
+    beat: OutboxScheduler, broker: FakeBroker, now: FakeClock, timetable: Schedule
+) -> None:
+    beat.tick()
+    now.advance(minutes=10)
+    timetable["reminders"]["schedule"] = crontab(minute="*/5")
+    changed = OutboxScheduler(app=celery_app)
+    changed.tick()
+    assert broker.pushed == []
+    now.advance(minutes=5)
+    changed.tick()
+    assert len(broker.pushed) == 1
+
+
+def test_an_unfinished_backlog_makes_the_next_tick_come_at_once(
+    beat: OutboxScheduler, broker: FakeBroker, now: FakeClock
+) -> None:
+    outbox.attach(None)
+    with db.transaction() as session:
+        for number in range(BATCH + 1):
+            outbox.enqueue(session, TASK, number)
+    now.advance(seconds=HOOK_GRACE.total_seconds())
+    assert [beat.tick(), beat.tick()] == [0.0, INTERVAL]
+    assert len(broker.pushed) == BATCH + 1
+
+
+def test_an_outage_of_the_broker_is_waited_out_longer_and_longer(
+    beat: OutboxScheduler, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat.tick()
+    now.advance(minutes=1)
+    broker.down = True
+    pauses = [beat.tick() for _ in range(12)]
+    assert pauses[0] <= INTERVAL
+    assert all(0 < pause <= LONGEST_PAUSE_SECONDS for pause in pauses)
+    assert pauses[-1] >= LONGEST_PAUSE_SECONDS / 2
+    assert planned() == [TASK], "what is due is planned all the same"
+
+    broker.down = False
+    now.advance(seconds=HOOK_GRACE.total_seconds())
+    assert beat.tick() == INTERVAL
+    assert [message.task for message in broker.pushed] == [TASK]
+    broker.down = True
+    assert beat.tick() <= INTERVAL, "the next outage begins with a short pause again"
+
+
+def test_what_beat_does_not_know_is_logged_and_does_not_end_it(
+    beat: OutboxScheduler, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat.tick()
+    with monkeypatch.context() as broken:
+        broken.setattr(beat, "enqueue_due", lambda: {}["missing"])
+        assert 0 < beat.tick() <= INTERVAL
+    assert beat.tick() == INTERVAL
+
+
+def test_an_outage_of_the_database_is_waited_out_longer_and_longer(
+    beat: OutboxScheduler, database: Engine, no_database: None, broker: FakeBroker, now: FakeClock
+) -> None:
+    pauses = [beat.tick() for _ in range(12)]
+    assert pauses[0] <= INTERVAL
+    assert all(0 < pause <= LONGEST_PAUSE_SECONDS for pause in pauses)
+    assert pauses[-1] >= LONGEST_PAUSE_SECONDS / 2
+
+    db.use(database)
+    assert beat.tick() == INTERVAL
+    now.advance(minutes=1)
+    assert beat.tick() == INTERVAL
+
+
+@on_sqlite
+def test_a_locked_database_is_an_outage_too(
+    beat: OutboxScheduler, database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat.tick()
+    now.advance(minutes=1)
+    impatient = db.create_database_engine(str(database.url), busy_timeout=0.01)
+    with database.connect() as holder:
+        holder.execute(text("SELECT 1"))  # takes the write lock
+        db.use(impatient)
+        assert 0 < beat.tick() <= INTERVAL
+        assert planned() == []
+    assert beat.tick() == INTERVAL
+    db.use(database)
+    impatient.dispose()
+    assert [message.task for message in broker.pushed] == [TASK]
+
+
+def test_an_outage_is_logged_with_its_reason_and_the_pause(
+    beat: OutboxScheduler, broker: FakeBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.down = True
+    pause = beat.tick()
+    assert f"beat cannot work, again in {pause:.1f} s: connection refused" in caplog.text
