@@ -1,0 +1,92 @@
+"""Is everything that the work needs there? Also ``python -m app.tasks.health``."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, NoReturn
+
+from app import clock
+from app.outbox.publish import attached
+from app.services import health
+from app.services.health import Health, Limits
+from app.settings import load_settings
+from app.tasks.base import BaseTask
+from app.tasks.celery_app import celery_app
+
+logger = logging.getLogger(__name__)
+
+COMMAND = "python -m app.tasks.health"
+
+
+@celery_app.task(base=BaseTask, bind=True, name="app.tasks.health.health_check")
+def health_check(self: BaseTask) -> dict[str, Any]:
+    """Look at database, Redis, queues, beat and dead letters; log and return what was found."""
+    found = check()
+    if found.healthy:
+        logger.info("healthy")
+    for problem in found.problems:
+        logger.error("not healthy: %s", problem)
+    return found.as_dict()
+
+
+def check() -> Health:
+    """Look at everything, with the limits of the settings. Raises nothing."""
+    settings = load_settings()
+    limits = Limits(
+        queue_age=timedelta(seconds=settings.health_queue_age_seconds),
+        unpublished=timedelta(seconds=settings.health_unpublished_seconds),
+        beat=timedelta(seconds=settings.health_beat_seconds),
+        dead_letters=settings.health_dead_letters,
+    )
+    return health.check(attached(), now=clock.utcnow(), limits=limits)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help says what there is)\n")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command: exit status 0 where all is well, 1 where it is not."""
+    parser = _Parser(prog=COMMAND, description="Is all well? Exit status 0: yes, 1: no.")
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+    chosen = parser.parse_args(arguments)
+    found = check()
+    if chosen.json:
+        print(json.dumps(found.as_dict(), indent=2))  # noqa: T201
+    else:
+        print("\n".join(_lines(found)))  # noqa: T201
+    return 0 if found.healthy else 1
+
+
+def _lines(found: Health) -> list[str]:
+    lines = ["healthy"] if found.healthy else [*found.problems]
+    lines.append("")
+    if found.records is not None:
+        outbox, dead = found.records.outbox, found.records.dead_letters
+        lines += [
+            f"beat          last fired {_ago(found.records.beat.last_fired_seconds)}",
+            f"outbox        {outbox.published:,} under way, {outbox.unpublished:,} due and not "
+            f"published, {outbox.later:,} later",
+            f"dead letters  {dead.number:,}, {dead.recent:,} within an hour, the newest "
+            f"{_ago(dead.newest_seconds)}",
+        ]
+    if found.queues is not None:
+        paused = () if found.records is None else found.records.paused
+        for name, queue in found.queues.items():
+            waited = queue.oldest_seconds
+            oldest = "" if waited is None else f", the oldest for {waited:.0f} s"
+            resting = ", paused" if name in paused else ""
+            lines.append(f"{name:<13} {queue.waiting:,} waiting{oldest}{resting}")
+    return lines
+
+
+def _ago(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds:.0f} s ago"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
