@@ -1,0 +1,176 @@
+"""Gauges of the whole deployment, read from Redis and the database when somebody asks.
+
+Every worker and beat tells the same, so a query takes their ``max``, never their sum. What
+cannot be read in time is left out: a page without a gauge is better than no page.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Event, Lock, Thread
+from typing import Any, Generic, TypeVar
+
+from celery import Celery
+from celery.schedules import maybe_schedule
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from app import clock, db, routing
+from app.models import OutboxState
+from app.outbox.broker import Broker, QueueDepth
+from app.outbox.figures import Deaths, count_states
+from app.outbox.schedule import remembered
+from app.tasks import metrics
+from app.tasks.due import next_due
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 2.0
+"""A page waits so long for an answer, and is then given without it."""
+FRESH_SECONDS = 3.0
+"""Answers are given again for so long."""
+SHARE = 20
+"""And for so many times as long as it took to get them: reading costs at most a twentieth."""
+
+T = TypeVar("T")
+
+
+class Answer(Generic[T]):
+    """What ``read`` returned last, read again when it is old; ``None`` where it fails or hangs."""
+
+    def __init__(self, what: str, read: Callable[[], T]) -> None:
+        self._what = what
+        self._read = read
+        self._lock = Lock()
+        self._done: Event | None = None
+        self._value: T | None = None
+        self._fresh_until = float("-inf")
+        self._failing = False
+
+    def get(self, patience: float = PATIENCE_SECONDS) -> T | None:
+        """The answer, after at most ``patience`` seconds. Raises nothing."""
+        with self._lock:
+            if time.monotonic() < self._fresh_until:
+                return self._value
+            done = self._done
+            if done is None or done.is_set():
+                done = self._done = Event()
+                # A thread of its own, so that a peer which hangs holds up nobody else.
+                Thread(target=self._refresh, args=(done,), daemon=True).start()
+        return self._value if done.wait(patience) else None
+
+    def _refresh(self, done: Event) -> None:
+        started = time.monotonic()
+        try:
+            self._value = self._read()
+            self._failing = False
+        except Exception as error:
+            self._value = None
+            if not self._failing:
+                logger.warning("metrics: %s cannot be read: %s", self._what, error)
+            self._failing = True
+        finally:
+            now = time.monotonic()
+            self._fresh_until = now + max(FRESH_SECONDS, SHARE * (now - started))
+            done.set()
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the database tells."""
+
+    states: Mapping[OutboxState, int]
+    deaths: Mapping[str, int]
+    lags: Mapping[str, float]
+    """Seconds for which each beat entry has been overdue."""
+
+
+class DeploymentMetrics(Collector):
+    """The gauges, for one registry."""
+
+    def __init__(self, app: Celery, broker: Broker) -> None:
+        self._app = app
+        self._broker = broker
+        self._deaths = Deaths(since=clock.utcnow())
+        self._depths: Answer[Mapping[str, QueueDepth]] = Answer("Redis", self._read_depths)
+        self._records: Answer[Records] = Answer("the database", self._read_records)
+
+    def collect(self) -> Iterable[Metric]:
+        yield from _queues(self._depths.get())
+        yield from _outbox(self._records.get())
+
+    def _read_depths(self) -> Mapping[str, QueueDepth]:
+        return self._broker.depths([spec.name for spec in routing.QUEUES])
+
+    def _read_records(self) -> Records:
+        now = clock.utcnow()
+        with db.no_fork(), db.reading() as session:
+            return Records(
+                states=count_states(session),
+                deaths=self._deaths.look(session, now=now),
+                lags=self._lags(
+                    {name: entry.last_due for name, entry in remembered(session).items()}, now=now
+                ),
+            )
+
+    def _lags(self, last_due: Mapping[str, datetime], *, now: datetime) -> dict[str, float]:
+        lags = {}
+        for name, entry in self._app.conf.beat_schedule.items():
+            if name in last_due:
+                due = next_due(_timetable(entry["schedule"], self._app), last_due[name])
+                lags[name] = max(0.0, (now - due).total_seconds())
+        return lags
+
+
+def _timetable(schedule: Any, app: Celery) -> Any:
+    timetable: Any = maybe_schedule(schedule)
+    timetable.app = app
+    return timetable
+
+
+def _queues(depths: Mapping[str, QueueDepth] | None) -> Iterable[Metric]:
+    waiting = GaugeMetricFamily(
+        "celery_queue_depth",
+        "Messages that wait in a queue, over all its priority steps.",
+        labels=["queue"],
+    )
+    oldest = GaugeMetricFamily(
+        "celery_queue_oldest_seconds",
+        "Age of the oldest outbox message that is next in one of the queue's lists; 0: none.",
+        labels=["queue"],
+    )
+    now = clock.utcnow()
+    for queue, depth in (depths or {}).items():
+        waiting.add_metric([queue], depth.waiting)
+        age = (now - depth.oldest).total_seconds() if depth.oldest is not None else 0.0
+        oldest.add_metric([queue], max(0.0, age))
+    return waiting, oldest
+
+
+def _outbox(records: Records | None) -> Iterable[Metric]:
+    rows = GaugeMetricFamily("outbox_rows", "Entries of the outbox, by state.", labels=["state"])
+    letters = CounterMetricFamily(
+        "dead_letters_total",
+        "Dead letters made since this process started, by any process.",
+        labels=["task"],
+    )
+    lag = GaugeMetricFamily(
+        "celery_beat_lag_seconds",
+        "Seconds for which a beat entry has been overdue; it grows while no beat works.",
+        labels=["entry"],
+    )
+    if records is not None:
+        for state, count in records.states.items():
+            rows.add_metric([state], count)
+        by_label: dict[str, int] = {}
+        for task, count in records.deaths.items():
+            label = metrics.task_label(task)
+            by_label[label] = by_label.get(label, 0) + count
+        for task, count in by_label.items():
+            letters.add_metric([task], count)
+        for entry, seconds in records.lags.items():
+            lag.add_metric([entry], seconds)
+    return rows, letters, lag

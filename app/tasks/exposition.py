@@ -1,0 +1,102 @@
+"""The metrics pages: ``GET /metrics`` of a worker and of beat."""
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from celery import Celery, bootsteps, signals
+from celery.worker import state
+from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from app.settings import load_settings
+from app.tasks.broker import RedisBroker
+from app.tasks.deployment_metrics import DeploymentMetrics
+from app.tasks.metrics import REGISTRY
+
+logger = logging.getLogger(__name__)
+
+
+class Page:
+    """A server for the metrics of this process and of the deployment, in a thread."""
+
+    def __init__(self, app: Celery, *collectors: Collector) -> None:
+        self._app = app
+        self._collectors = collectors
+        self._server: Any = None
+        # Its own, with half the patience: a page is due within seconds.
+        self._broker = RedisBroker(app, timeout=load_settings().publish_timeout_seconds / 2)
+
+    def open(self, host: str, port: int) -> None:
+        """Listen; 0: do not. A port in use, by a second worker say, is logged and no more."""
+        if not port:
+            return
+        deployment = DeploymentMetrics(self._app, self._broker)
+        registry = CollectorRegistry()
+        for collector in (REGISTRY, *self._collectors, deployment):
+            registry.register(collector)
+        try:
+            self._server, _ = start_http_server(port, addr=host, registry=registry)
+        except OSError as error:
+            logger.warning("no metrics page on %s port %d: %s", host, port, error.strerror)
+            return
+        os.register_at_fork(after_in_child=self._leave_to_parent)
+        logger.info("metrics on http://%s:%d/metrics", host, port)
+
+    def close(self) -> None:
+        """Stop listening."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+            self._broker.close()
+
+    def _leave_to_parent(self) -> None:
+        # A child that outlives its parent would hold the port.
+        if self._server is not None:
+            self._server.socket.close()
+
+
+class Slots(Collector):
+    """How many slots of the worker's pool are busy."""
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+
+    def collect(self) -> Iterable[Metric]:
+        slots = GaugeMetricFamily("worker_slots", "Slots of this worker's pool.", labels=["state"])
+        total = self._worker.pool.num_processes
+        busy = min(len(state.active_requests), total)
+        slots.add_metric(["busy"], busy)
+        slots.add_metric(["free"], total - busy)
+        yield slots
+
+
+class WorkerPage(bootsteps.StartStopStep):
+    """Opens a worker's page when its pool has started: the pool's first children have no part
+    in it."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **_options: Any) -> None:
+        self._page = Page(worker.app, Slots(worker))
+
+    def start(self, worker: Any) -> None:
+        settings = load_settings()
+        self._page.open(settings.metrics_host, settings.metrics_port)
+
+    def stop(self, worker: Any) -> None:
+        self._page.close()
+
+
+def install(app: Celery) -> None:
+    """Give the workers and beats of ``app`` their pages."""
+    app.steps["worker"].add(WorkerPage)
+
+    def open_beats(**_: Any) -> None:
+        settings = load_settings()
+        Page(app).open(settings.metrics_host, settings.beat_metrics_port)
+
+    signals.beat_init.connect(open_beats, weak=False)

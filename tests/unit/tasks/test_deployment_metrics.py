@@ -1,0 +1,226 @@
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from itertools import count
+from threading import Event
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
+
+from app import db, outbox, routing
+from app.models import BeatEntry
+from app.outbox import figures
+from app.tasks import celery_app, deployment_metrics, email
+from app.tasks.celery_config import BEAT_SCHEDULE
+from app.tasks.deployment_metrics import FRESH_SECONDS, SHARE, Answer, DeploymentMetrics
+from tests.database import on_sqlite
+from tests.fakes import FOREIGN, FakeBroker, FakeClock
+
+TASK = email.deliver.name
+HEALTH_CHECK = "health-check"
+
+
+class Time:
+    """The monotonic clock of the answers."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    fake = Time()
+    monkeypatch.setattr(deployment_metrics, "time", fake)
+    return fake
+
+
+@pytest.fixture
+def gauges(broker: FakeBroker, now: FakeClock) -> DeploymentMetrics:
+    return DeploymentMetrics(celery_app, broker)
+
+
+def samples(gauges: DeploymentMetrics) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for metric in gauges.collect()
+        for sample in metric.samples
+    }
+
+
+def enqueue(**options: Any) -> str:
+    with db.transaction() as session:
+        return outbox.enqueue(session, TASK, 1, **options)
+
+
+def test_every_queue_has_a_depth_over_all_urgencies(
+    gauges: DeploymentMetrics, broker: FakeBroker
+) -> None:
+    enqueue()
+    enqueue(urgency=9)
+    broker.lists["email", 4].append(FOREIGN)
+    seen = samples(gauges)
+    depths = {key[1]: value for key, value in seen.items() if key[0] == "celery_queue_depth"}
+    assert depths == {spec.name: 0.0 for spec in routing.QUEUES} | {"email": 3.0}
+
+
+def test_the_age_of_a_queue_is_that_of_its_oldest_message(
+    gauges: DeploymentMetrics, now: FakeClock
+) -> None:
+    enqueue()
+    now.advance(seconds=40)
+    enqueue(urgency=9)
+    now.advance(seconds=2)
+    seen = samples(gauges)
+    assert seen["celery_queue_oldest_seconds", "email"] == 42
+    assert seen["celery_queue_oldest_seconds", "bookings"] == 0
+
+
+def test_rows_are_counted_by_state(gauges: DeploymentMetrics) -> None:
+    enqueue()
+    assert samples(gauges)["outbox_rows", "pending"] == 1
+    assert samples(gauges)["outbox_rows", "done"] == 0
+
+
+def test_dead_letters_of_unknown_tasks_share_a_label(gauges: DeploymentMetrics) -> None:
+    with db.transaction() as session:
+        for task in (TASK, "somebody.elses", "nobodys.either"):
+            outbox.bury_new(session, task, error="no")
+    seen = samples(gauges)
+    assert seen["dead_letters_total", TASK] == 1
+    assert seen["dead_letters_total", "unknown"] == 2
+    assert not any("elses" in part for key in seen for part in key)
+
+
+@pytest.mark.parametrize(("late", "lag"), [(-1, 0), (0, 0), (90, 90)])
+def test_an_entry_lags_from_its_due_instant_on(
+    gauges: DeploymentMetrics, now: FakeClock, late: float, lag: float
+) -> None:
+    last_due = now.now
+    with db.transaction() as session:
+        session.add(BeatEntry(name=HEALTH_CHECK, schedule_hash="x", last_due=last_due))
+        session.add(
+            BeatEntry(name="taken-out-of-the-schedule", schedule_hash="x", last_due=last_due)
+        )
+    now.now = last_due + timedelta(minutes=1, seconds=late)
+    lags = {k[1]: v for k, v in samples(gauges).items() if k[0] == "celery_beat_lag_seconds"}
+    assert lags == {HEALTH_CHECK: lag}
+    assert HEALTH_CHECK in BEAT_SCHEDULE
+
+
+def test_without_redis_the_rest_is_told(gauges: DeploymentMetrics, broker: FakeBroker) -> None:
+    broker.down = True
+    names = {name for name, *_ in samples(gauges)}
+    assert "outbox_rows" in names
+    assert "celery_queue_depth" not in names
+
+
+def test_without_the_database_the_rest_is_told(
+    gauges: DeploymentMetrics, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(_session: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("no such table"))
+
+    monkeypatch.setattr(deployment_metrics, "count_states", away)
+    names = {name for name, *_ in samples(gauges)}
+    assert "celery_queue_depth" in names
+    assert "outbox_rows" not in names
+    assert "the database cannot be read" in caplog.text
+
+
+def test_an_answer_is_given_again_until_it_is_old(time: Time) -> None:
+    answer = Answer("it", count(1).__next__)
+    seen = [answer.get()]
+    for step in (FRESH_SECONDS - 0.1, 0.2):
+        time.now += step
+        seen.append(answer.get())
+    assert seen == [1, 1, 2]
+
+
+def test_what_takes_long_to_read_is_read_less_often(time: Time) -> None:
+    def slow() -> float:
+        time.now += 10
+        return time.now
+
+    answer = Answer("it", slow)
+    first = answer.get()
+    time.now += SHARE * 10 - 1
+    assert answer.get() == first
+    time.now += 2
+    assert answer.get() != first
+
+
+def test_a_failure_is_logged_once_until_it_works_again(
+    time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes: Iterator[bool] = iter([False, False, True, False])
+
+    def read() -> int:
+        if not next(outcomes):
+            raise OSError("away")
+        return 1
+
+    answer = Answer("Redis", read)
+    seen = []
+    for _ in range(4):
+        seen.append(answer.get())
+        time.now += FRESH_SECONDS + 1
+    assert seen == [None, None, 1, None]
+    assert caplog.text.count("Redis cannot be read: away") == 2
+
+
+def test_one_that_hangs_is_not_waited_for_and_not_asked_again() -> None:
+    asked = []
+    released = Event()
+
+    def hang() -> int:
+        asked.append(1)
+        released.wait(10)
+        return 1
+
+    answer = Answer("it", hang)
+    try:
+        assert [answer.get(patience=0.01) for _ in range(3)] == [None] * 3
+        assert len(asked) == 1
+    finally:
+        released.set()
+
+
+@on_sqlite
+def test_the_database_is_read_by_nobody_while_the_process_forks(
+    gauges: DeploymentMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SQLite file that is open in another thread would leave the child wrong locks."""
+    waits = []
+    monkeypatch.setattr(
+        deployment_metrics,
+        "count_states",
+        lambda session: waits.append(a_fork_would_wait()) or figures.count_states(session),
+    )
+    samples(gauges)
+    assert waits == [True]
+    assert not a_fork_would_wait()
+
+
+def a_fork_would_wait() -> bool:
+    def try_to_fork() -> bool:
+        free = db._forking.acquire(blocking=False)
+        if free:
+            db._forking.release()
+        return not free
+
+    with ThreadPoolExecutor(1) as main:
+        return main.submit(try_to_fork).result()
+
+
+def test_the_gauges_need_no_database_to_be_made(database: Engine, broker: FakeBroker) -> None:
+    replaced = db.use(None)
+    try:
+        DeploymentMetrics(celery_app, broker)
+        assert db._engine is None
+    finally:
+        db.use(replaced)
