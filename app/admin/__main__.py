@@ -1,0 +1,57 @@
+"""``python -m app.admin``: what an operator asks and orders; one module a topic."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import schema
+from app.admin import analytics, database, dead_letters, outbox, queues, schedule
+from app.admin.arguments import Parser, UsageError
+from app.admin.output import printable
+from app.outbox.dead_letters import UnknownEntriesError
+from app.services.queues import UnknownQueueError
+from app.settings import SettingsError
+
+CANNOT = 2
+"""Exit status where a command was not run; one line on stderr says why."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; returns its exit status."""
+    parser = Parser(prog="python -m app.admin")
+    topics = parser.add_subparsers(dest="topic", required=True)
+    for topic in (analytics, database, dead_letters, outbox, queues, schedule):
+        topic.add_to(topics)
+    try:
+        chosen = parser.parse_args(arguments)
+        run: Callable[..., int] = chosen.run
+        return run(chosen)
+    except (
+        UsageError,
+        UnknownEntriesError,
+        UnknownQueueError,
+        SettingsError,
+        schema.DatabaseNotReadyError,
+    ) as error:
+        print(printable(str(error)), file=sys.stderr)
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        print(f"the database did not do it, try again: {reason}", file=sys.stderr)
+    return CANNOT
+
+
+def _run() -> int:
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read it has seen enough; the interpreter's last flush must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(_run())

@@ -1,0 +1,49 @@
+"""Reading what an operator typed: what is wrong is one line."""
+
+import argparse
+import re
+from datetime import date, timedelta
+from typing import Any, NoReturn
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_LONGEST = timedelta(days=36_500)
+
+
+class UsageError(Exception):
+    """The command cannot be run as typed; the message is one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises ``UsageError`` instead of printing a page; takes no abbreviated options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message} (--help says what there is)")
+
+
+def duration(typed: str) -> timedelta:
+    """A number and a unit: 30s, 5m, 2h or 30d."""
+    match = re.fullmatch(r"([0-9]{1,12})([smhd])", typed)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{typed!r} is no duration: write 30s, 5m, 2h or 30d")
+    number, unit = int(match[1]), timedelta(**{_UNITS[match[2]]: 1})
+    if number > _LONGEST // unit:
+        raise argparse.ArgumentTypeError(f"{typed!r} is longer than {_LONGEST.days}d")
+    return number * unit
+
+
+def day(typed: str) -> date:
+    """A date of this century or so: 2026-11-01."""
+    try:
+        if not re.fullmatch(r"(19[789]|20[0-9])[0-9]-[0-9]{2}-[0-9]{2}", typed):
+            raise ValueError
+        return date.fromisoformat(typed)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{typed!r} is no date: write 2026-11-01") from None
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that also speaks to machines."""
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")

@@ -1,0 +1,46 @@
+"""``python -m app.admin database``: the database's schema."""
+
+import argparse
+from typing import Any
+
+from app import db, schema
+
+
+def add_to(topics: Any) -> None:
+    """Add the topic's commands to the parser."""
+    topic = topics.add_parser("database", help="the database's schema")
+    topic.add_argument("action", choices=("upgrade", "check"))
+    topic.set_defaults(run=_run)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    return _upgrade() if chosen.action == "upgrade" else _check()
+
+
+def _upgrade() -> int:
+    changed = schema.upgrade(db.engine())
+    print(f"the database is {'now' if changed else 'already'} at revision {schema.newest()}")
+    return 0
+
+
+def _check() -> int:
+    revision = schema.current_of(db.engine())
+    if revision == schema.newest():
+        print(f"the database is at revision {revision}, the newest")
+        return 0
+    print(
+        f"the database is at revision {revision or 'nothing'}, the newest is {schema.newest()}: "
+        f"run {schema.UPGRADE_COMMAND}"
+    )
+    return 1
+
+
+def need_newest() -> None:
+    """Raise ``DatabaseNotReadyError`` where the tables are not those of this code."""
+    revision = schema.current_of(db.engine())
+    if revision != schema.newest():
+        place = db.engine().url.render_as_string(hide_password=True)
+        raise schema.DatabaseNotReadyError(
+            f"DATABASE_URL: the schema of {place} is at {revision or 'nothing'}, "
+            f"this code needs {schema.newest()}: run {schema.UPGRADE_COMMAND}"
+        )

@@ -1,0 +1,183 @@
+"""``python -m app.admin deadletters``: what failed for good, and running it again."""
+
+import argparse
+from datetime import timedelta
+from typing import Any
+
+from app import clock, db
+from app.admin import database, entries
+from app.admin.arguments import UsageError, add_json, duration
+from app.admin.output import age, as_json, exact, one_line, several, table
+from app.models import OutboxEntry, OutboxState
+from app.outbox import dead_letters, publish, status
+
+COMMAND = "python -m app.admin deadletters"
+SHOWN = 50
+"""Rows of a list for a person; a machine gets all."""
+
+
+def add_to(topics: Any) -> None:
+    """Add the topic's commands to the parser."""
+    topic = topics.add_parser("deadletters", help="tasks that failed for good")
+    actions = topic.add_subparsers(dest="action", required=True)
+
+    listed = actions.add_parser("list", help="the dead letters, the latest first")
+    listed.add_argument("--task", metavar="NAME", help="only of this task")
+    listed.add_argument(
+        "--since", type=duration, metavar="2h", help="only what died in this time: 30s, 5m, 2h, 30d"
+    )
+    listed.set_defaults(run=_list)
+
+    show = actions.add_parser("show", help="one dead letter, with every error")
+    show.add_argument("id", metavar="ID")
+    show.set_defaults(run=_show)
+
+    retry = actions.add_parser("retry", help="run dead letters again, under the same ids")
+    retry.add_argument("ids", nargs="*", metavar="ID")
+    retry.add_argument("--all", action="store_true", help="every one of the task, with --task")
+    retry.add_argument("--task", metavar="NAME", help="with --all: whose dead letters")
+    retry.set_defaults(run=_retry)
+
+    purge = actions.add_parser("purge", help="delete old dead letters")
+    purge.add_argument(
+        "--before",
+        type=duration,
+        required=True,
+        metavar="30d",
+        help="what died longer ago than this: 30s, 5m, 2h, 30d",
+    )
+    purge.set_defaults(run=_purge)
+    for action in (listed, show, retry, purge):
+        add_json(action)
+
+
+def _list(chosen: argparse.Namespace) -> int:
+    database.need_newest()
+    now = clock.utcnow()
+    since = None if chosen.since is None else now - chosen.since
+    with db.reading() as session:
+        counts = dead_letters.count(session, task=chosen.task, since=since)
+        letters = dead_letters.find(
+            session, task=chosen.task, since=since, limit=None if chosen.json else SHOWN
+        )
+    if chosen.json:
+        as_json([_summary(letter) for letter in letters])
+        return 0
+    asked = (f" of {chosen.task}" if chosen.task else "") + (
+        f" in the last {exact(chosen.since)}" if chosen.since is not None else ""
+    )
+    if not letters:
+        print(f"no dead letters{asked}")
+        return 0
+    total = sum(counts.values())
+    print(f"{several(total, 'dead letter')}{asked}, the latest {_ago(letters[0])} ago")
+    for task in sorted({letter.task for letter in letters}):
+        of_task = [letter for letter in letters if letter.task == task]
+        print()
+        print(f"{one_line(task)}: {counts.get(task, len(of_task)):,}")
+        table(
+            ("ID", "DIED", "ERRORS", "LAST ERROR"),
+            [
+                (letter.id, f"{_ago(letter)} ago", len(letter.errors), entries.last_error(letter))
+                for letter in of_task
+            ],
+            numbers=(2,),
+        )
+    print()
+    if total > len(letters):
+        print(f"{total - len(letters):,} older ones are not shown: --json lists all")
+    print(f"{COMMAND} show ID           each error, the last traceback")
+    print(f"{COMMAND} retry ID...       run them again")
+    print(f"{COMMAND} retry --all --task NAME")
+    return 0
+
+
+def _show(chosen: argparse.Namespace) -> int:
+    database.need_newest()
+    with db.reading() as session:
+        letter = status.entry(session, chosen.id)
+    if letter is None:
+        raise dead_letters.UnknownEntriesError([chosen.id])
+    if letter.state is not OutboxState.DEAD:
+        raise UsageError(
+            f"{letter.id} is no dead letter, it is {letter.state}: "
+            f"python -m app.admin outbox show {letter.id}"
+        )
+    if chosen.json:
+        as_json(entries.described(letter))
+        return 0
+    entries.show(letter, waiting=timedelta(0))
+    print()
+    print(f"{COMMAND} retry {letter.id}")
+    return 0
+
+
+def _retry(chosen: argparse.Namespace) -> int:
+    if chosen.all and chosen.ids:
+        raise UsageError(f"{COMMAND} retry: give ids or --all, not both")
+    if chosen.all and chosen.task is None:
+        raise UsageError(f"{COMMAND} retry: --all needs --task NAME")
+    if chosen.task is not None and not chosen.all:
+        raise UsageError(f"{COMMAND} retry: --task NAME goes with --all")
+    if not chosen.all and not chosen.ids:
+        raise UsageError(f"{COMMAND} retry: which? Give ids, or --all --task NAME")
+    database.need_newest()
+    outcome = _retry_all(chosen.task) if chosen.all else _retry_these(chosen.ids)
+    cancelled = OutboxState.CANCELLED in outcome.left.values()
+    if chosen.json:
+        as_json({"retried": outcome.retried, "left": outcome.left})
+        return int(cancelled)
+    of_task = f" of {chosen.task}" if chosen.all else ""
+    print(f"{several(len(outcome.retried), 'dead letter')}{of_task} will run again")
+    for entry_id, state in outcome.left.items():
+        print(f"{entry_id} is no dead letter, it is {state}: left as it is")
+    if outcome.retried:
+        print("beat publishes them within seconds; python -m app.admin outbox status")
+    return int(cancelled)
+
+
+def _retry_these(entry_ids: list[str]) -> dead_letters.Retried:
+    with db.transaction() as session:
+        outcome = dead_letters.retry(session, entry_ids, now=clock.utcnow())
+    publish.after_commit(db.engine(), outcome.retried)
+    return outcome
+
+
+def _retry_all(task: str) -> dead_letters.Retried:
+    until = clock.utcnow()
+    retried: list[str] = []
+    while True:
+        with db.transaction() as session:
+            batch = dead_letters.retry_all(session, task, until=until, now=clock.utcnow())
+        if not batch:
+            return dead_letters.Retried(retried)
+        publish.after_commit(db.engine(), batch)
+        retried += batch
+
+
+def _purge(chosen: argparse.Namespace) -> int:
+    database.need_newest()
+    before = clock.utcnow() - chosen.before
+    purged = 0
+    while True:
+        with db.transaction() as session:
+            batch = dead_letters.purge(session, before=before)
+        if not batch:
+            break
+        purged += batch
+    if chosen.json:
+        as_json({"purged": purged})
+        return 0
+    print(f"{several(purged, 'dead letter')} of more than {exact(chosen.before)} ago deleted")
+    return 0
+
+
+def _summary(letter: OutboxEntry) -> dict[str, Any]:
+    whole = entries.described(letter)
+    del whole["errors"]
+    return {**whole, "error": entries.last_error(letter)}
+
+
+def _ago(letter: OutboxEntry) -> str:
+    died_at = letter.finished_at or letter.created_at
+    return age(max(timedelta(0), clock.utcnow() - died_at))

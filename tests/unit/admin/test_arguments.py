@@ -1,0 +1,86 @@
+"""What may be typed, and that everything else is one line on stderr."""
+
+import argparse
+from datetime import date, timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from app.admin.arguments import day, duration
+from tests.unit.admin.conftest import Admin
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("30s", timedelta(seconds=30)),
+        ("5m", timedelta(minutes=5)),
+        ("2h", timedelta(hours=2)),
+        ("30d", timedelta(days=30)),
+        ("0s", timedelta(0)),
+        ("36500d", timedelta(days=36_500)),
+    ],
+)
+def test_a_duration_is_a_number_and_a_unit(typed: str, meant: timedelta) -> None:
+    assert duration(typed) == meant
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["2 weeks ago", "2w", "2", "h", "", "-2h", "+2h", "1.5h", "2H", "2h30m", " 2h", "2h\n", "٢h"],
+)
+def test_anything_else_is_no_duration(typed: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="write 30s, 5m, 2h or 30d"):
+        duration(typed)
+
+
+@pytest.mark.parametrize("typed", ["36501d", "999999999999d"])
+def test_a_duration_beyond_all_calendars_is_refused(typed: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="longer than 36500d"):
+        duration(typed)
+
+
+def test_a_date_is_written_as_in_iso_8601() -> None:
+    assert day("2026-11-01") == date(2026, 11, 1)
+
+
+@pytest.mark.parametrize(
+    "typed", ["tomorrow", "20261101", "2026-W44-7", "2026-02-30", "1.11.2026", "9999-12-31", ""]
+)
+def test_anything_else_is_no_date(typed: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="write 2026-11-01"):
+        day(typed)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("", "topic"),
+        ("queues", "queues"),
+        ("database", "action"),
+        ("database drop", "drop"),
+        ("deadletters", "action"),
+        ("deadletters list --since=2_weeks_ago", "2_weeks_ago"),
+        ("deadletters list --since", "--since"),
+        ("deadletters list --tas=x", "--tas"),
+        ("deadletters show", "ID"),
+        ("deadletters show nobody", "nobody"),
+        ("deadletters retry", "Give ids, or --all --task NAME"),
+        ("deadletters retry --all", "--all needs --task NAME"),
+        ("deadletters retry --task app.tasks.x", "goes with --all"),
+        ("deadletters retry --all --task app.tasks.x an-id", "not both"),
+        ("deadletters retry nobody", "nobody"),
+        ("deadletters purge", "--before"),
+        ("deadletters purge --before soon", "soon"),
+        ("outbox", "action"),
+        ("outbox show", "ID"),
+        ("outbox show nobody", "nobody"),
+        ("outbox cancel nobody", "nobody"),
+    ],
+)
+def test_what_is_wrong_is_one_line_on_stderr(
+    admin: Admin, database: Engine, command: str, said: str
+) -> None:
+    answer = admin(*command.split())
+    assert answer.is_one_line_of_refusal, answer
+    assert said in answer.err
