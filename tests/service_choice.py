@@ -1,0 +1,115 @@
+"""Where tests get a service from: a container, a server process of our own, or a URL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+from uuid import uuid4
+
+from scripts.live.deployment import REPOSITORY
+
+if TYPE_CHECKING:  # importing it takes time that only integration tests have
+    from testcontainers.core.container import DockerContainer
+
+# Read when testcontainers is imported. Its reaper is an image of its own, which not every
+# machine can pull: ``running`` removes the container itself.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
+
+DOCKER_TIMEOUT = 60  # seconds for one answer of Docker, a pull included
+
+Container = TypeVar("Container", bound="DockerContainer")
+
+
+@dataclass(frozen=True)
+class ServiceChoice:
+    """What the tests will talk to: ``kind`` is container, embedded, url or missing."""
+
+    kind: str
+    where: str  # the image, the server's path, the URL, or why there is none
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.where}{self.note}"
+
+
+def choose(
+    flag: str,
+    option: str | None,
+    *,
+    image: Callable[[], str],
+    find_server: Callable[[], object],
+) -> ServiceChoice:
+    """What the option says; without it a container where Docker has the image, else embedded.
+
+    ``find_server`` raises a ``RuntimeError`` in one line where this machine has no server.
+    """
+    if option not in (None, "container", "embedded"):
+        return ServiceChoice("url", str(option))
+    note = ""
+    if option != "embedded":
+        wanted = image()
+        why_not = _why_no_container(wanted)
+        if why_not is None:
+            return ServiceChoice("container", wanted)
+        if option == "container":
+            return ServiceChoice("missing", f"({flag}=container, but {why_not})")
+        note = f" (no container: {why_not})"
+    try:
+        return ServiceChoice("embedded", str(find_server()), note)
+    except RuntimeError as error:
+        return ServiceChoice("missing", f"({error})", note)
+
+
+def image_from(variable: str, public: str) -> str:
+    """The image to run: that of the variable, else that of .env, else the public one."""
+    if image := os.environ.get(variable):
+        return image
+    dotenv = REPOSITORY / ".env"
+    for line in dotenv.read_text().splitlines() if dotenv.exists() else ():
+        name, _, value = line.partition("=")
+        if name.strip() == variable:
+            return value.strip().strip("\"'")
+    return public
+
+
+def _why_no_container(image: str) -> str | None:
+    import docker  # here: only integration tests pay for it
+    from docker.errors import DockerException, ImageNotFound
+
+    try:
+        with closing(docker.from_env(timeout=DOCKER_TIMEOUT)) as client:
+            client.ping()
+            try:
+                client.images.get(image)
+            except ImageNotFound:
+                client.images.pull(image)
+    except ImportError as error:
+        return str(error)
+    except DockerException as error:
+        if "image" in str(error) or "registry" in str(error) or "pull" in str(error):
+            return f"Docker answers, but has no image {image} and cannot pull it"
+        return "Docker does not answer"
+    return None
+
+
+@contextmanager
+def running(make: Callable[[], Container], port: int) -> Generator[tuple[str, int]]:
+    """Host and port of a container that is removed whatever happens, Ctrl-C included."""
+    import docker
+
+    label = f"instainstru-tasks-tests={uuid4()}"
+    name, _, value = label.partition("=")
+    try:
+        container = make()
+        container.with_kwargs(labels={name: value})
+        container.start()
+        yield container.get_container_host_ip(), container.get_exposed_port(port)
+    finally:
+        # By label: an interrupted start leaves a container that its object does not know.
+        with closing(docker.from_env(timeout=DOCKER_TIMEOUT)) as client:
+            for left in client.containers.list(all=True, filters={"label": label}):
+                left.remove(force=True, v=True)
