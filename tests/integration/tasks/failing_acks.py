@@ -1,0 +1,31 @@
+"""A worker whose first acknowledgements fail: ``celery -A tests.integration.tasks.failing_acks``.
+
+As when the connection that kombu takes from its pool for one is cut. What is not
+acknowledged costs the channel one of its credits for good.
+"""
+
+import os
+from itertools import count
+from typing import Any
+
+from kombu.transport.redis import QoS
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from scripts.live.jobs import celery_app
+
+__all__ = ["celery_app"]
+
+FAILURES = "FAILING_ACKS"
+"""Environment variable: how many."""
+
+_ack = QoS.ack
+_number = count(1)
+
+
+def fail_first(self: QoS, delivery_tag: Any) -> None:
+    if next(_number) <= int(os.environ[FAILURES]):
+        raise RedisConnectionError("cut")
+    _ack(self, delivery_tag)
+
+
+QoS.ack = fail_first

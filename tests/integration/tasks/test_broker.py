@@ -1,0 +1,181 @@
+"""What the outbox asks of a broker, asked of a real Redis."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+
+import pytest
+import redis
+from celery import Celery
+
+from app.outbox import DUE_INSTANT_HEADER, BrokerUnavailableError
+from app.outbox.broker import NoStamp, OutboxMessage, QueueDepth
+from app.routing import QUEUES
+from app.settings import load_settings
+from app.tasks.broker import RedisBroker
+from app.tasks.celery_config import config
+from scripts.live.redis_server import RedisServer
+
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
+TIMEOUT_SECONDS = 1.0
+
+
+def app_on(url: str) -> Celery:
+    app = Celery("broker-test", set_as_current=False)
+    app.conf.update(config(load_settings()), broker_url=url, result_backend=url, include=[])
+    return app
+
+
+@pytest.fixture
+def app(broker_url: str) -> Iterator[Celery]:
+    made = app_on(broker_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def broker(app: Celery) -> RedisBroker:
+    return RedisBroker(app, timeout=TIMEOUT_SECONDS)
+
+
+def message(number: int, *, queue: str = "email", priority: int = 4) -> OutboxMessage:
+    published_at = NOON + timedelta(seconds=number)
+    return OutboxMessage(
+        f"id-{number}", "app.tasks.x.y", [number], {}, queue, priority, 0, published_at
+    )
+
+
+def test_now_is_the_servers_clock(broker: RedisBroker, broker_url: str) -> None:
+    with redis.Redis.from_url(broker_url) as client:
+        seconds, _ = client.time()
+    assert abs(broker.now().timestamp() - seconds) < 5
+
+
+def test_the_oldest_message_of_each_list_tells_its_stamp(broker: RedisBroker) -> None:
+    broker.push([message(1), message(2), message(3, priority=0)])
+    lists = [("email", 4), ("email", 0), ("email", 5), ("bookings", 2)]
+    assert broker.oldest(lists) == [
+        NOON + timedelta(seconds=1),
+        NOON + timedelta(seconds=3),
+        NoStamp.EMPTY,
+        NoStamp.EMPTY,
+    ]
+
+
+def test_a_message_of_somebody_else_tells_nothing(broker: RedisBroker, app: Celery) -> None:
+    app.send_task("app.tasks.email.deliver", queue="email", priority=4, ignore_result=True)
+    broker.push([message(1)])
+    assert broker.oldest([("email", 4)]) == [NoStamp.FOREIGN]
+
+
+def test_a_message_carries_the_due_instant_to_its_task(broker: RedisBroker, app: Celery) -> None:
+    broker.push([replace(message(1), due_instant=NOON)])
+    with app.connection_for_read() as connection:
+        received = connection.default_channel.basic_get("email", no_ack=True)
+    assert received.headers[DUE_INSTANT_HEADER] == NOON.isoformat()
+
+
+def test_what_is_no_message_at_all_tells_nothing(broker: RedisBroker, broker_url: str) -> None:
+    broker.push([message(1)])
+    with redis.Redis.from_url(broker_url) as client:
+        (key,) = client.keys("email*")
+        client.rpush(key, b"not json")
+    assert broker.oldest([("email", 4)]) == [NoStamp.FOREIGN]
+
+
+def test_the_depth_of_a_queue_is_the_sum_over_its_urgencies(broker: RedisBroker) -> None:
+    broker.push([message(3, priority=9), message(1), message(2), message(4, queue="bookings")])
+    assert broker.depths(["email", "bookings", "cache"]) == {
+        "email": QueueDepth(waiting=3, oldest=NOON + timedelta(seconds=1)),
+        "bookings": QueueDepth(waiting=1, oldest=NOON + timedelta(seconds=4)),
+        "cache": QueueDepth(waiting=0, oldest=None),
+    }
+
+
+def test_the_depth_counts_somebody_elses_message_and_tells_no_age_of_it(
+    broker: RedisBroker, app: Celery
+) -> None:
+    app.send_task("app.tasks.email.deliver", queue="email", priority=4, ignore_result=True)
+    assert broker.depths(["email"]) == {"email": QueueDepth(waiting=1, oldest=None)}
+
+
+def test_the_depths_of_all_queues_are_one_round_trip(broker: RedisBroker, broker_url: str) -> None:
+    broker.now()
+    with redis.Redis.from_url(broker_url) as client:
+        before = client.info("stats")["total_reads_processed"]
+        broker.depths([spec.name for spec in QUEUES])
+        reads = client.info("stats")["total_reads_processed"] - before
+    assert reads < 10
+
+
+def test_held_are_the_ids_that_a_consumer_has_not_acknowledged(
+    broker: RedisBroker, app: Celery
+) -> None:
+    broker.push([message(1), message(2)])
+    assert broker.held() == set()
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        taken = channel.basic_get("email")
+        assert broker.held() == {"id-1"}
+        taken.ack()
+        assert broker.held() == set()
+
+
+def test_what_is_no_message_is_held_by_nobody(broker: RedisBroker, broker_url: str) -> None:
+    broker.now()
+    with redis.Redis.from_url(broker_url) as client:
+        for number, value in enumerate((b"not json", b"[{}]", b"[]", b'[{"headers": {"id": 7}}]')):
+            client.hset("unacked", f"tag-{number}", value)
+    assert broker.held() == set()
+
+
+def test_renewing_moves_the_visibility_timeout_of_held_messages_only(
+    broker: RedisBroker, app: Celery, broker_url: str
+) -> None:
+    broker.push([message(1)])
+    with (
+        redis.Redis.from_url(broker_url) as client,
+        app.connection_for_read() as connection,
+        connection.channel() as channel,
+    ):
+        taken = channel.basic_get("email")
+        broker.renew([taken.delivery_tag, "acknowledged-long-ago"], now=NOON)
+        scores = client.zrange("unacked_index", 0, -1, withscores=True)
+        assert scores == [(taken.delivery_tag.encode(), NOON.timestamp())]
+        taken.ack()
+
+
+def test_many_messages_go_out_in_one_round_trip(broker: RedisBroker, broker_url: str) -> None:
+    broker.push([message(0)])
+    with redis.Redis.from_url(broker_url) as client:
+        before = client.info("stats")["total_reads_processed"]
+        broker.push([message(number) for number in range(100)])
+        reads = client.info("stats")["total_reads_processed"] - before
+    assert reads < 20
+
+
+def test_a_stopped_redis_is_unavailable_at_once(own_redis: RedisServer) -> None:
+    broker = RedisBroker(app_on(own_redis.url), timeout=TIMEOUT_SECONDS)
+    broker.now()
+    own_redis.stop()
+    started = monotonic()
+    with pytest.raises(BrokerUnavailableError):
+        broker.now()
+    with pytest.raises(BrokerUnavailableError):
+        broker.push([message(1)])
+    assert monotonic() - started < 4 * TIMEOUT_SECONDS
+    own_redis.start()
+    assert broker.now().tzinfo is UTC
+
+
+def test_a_hung_redis_is_unavailable_after_the_timeout(own_redis: RedisServer) -> None:
+    broker = RedisBroker(app_on(own_redis.url), timeout=TIMEOUT_SECONDS)
+    broker.now()
+    own_redis.pause()
+    started = monotonic()
+    try:
+        with pytest.raises(BrokerUnavailableError):
+            broker.push([message(1)])
+    finally:
+        own_redis.resume()
+    assert monotonic() - started < 4 * TIMEOUT_SECONDS

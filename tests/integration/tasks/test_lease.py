@@ -1,0 +1,88 @@
+"""The lease: a dead worker's work comes back soon, a living one's is never run twice."""
+
+import pytest
+
+from app.models import OutboxState
+from scripts.live import jobs
+from scripts.live.job_bench import JobBench
+from scripts.live.redis_server import RedisServer
+
+VISIBILITY_TIMEOUT_SECONDS = 4
+LONGER_THAN_THREE_TIMEOUTS = 3.2 * VISIBILITY_TIMEOUT_SECONDS
+SHORT = {
+    "VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_TIMEOUT_SECONDS),
+    "LEASE_INTERVAL_SECONDS": "1",
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("pool", ["prefork", "solo", "threads", "gevent", "eventlet"])
+def test_a_task_longer_than_the_visibility_timeout_runs_once(bench: JobBench, pool: str) -> None:
+    """Slow, because the timeout must run out three times while the task runs."""
+    bench.live.start_worker(name="holder", pool=pool, concurrency=1, environment=SHORT)
+    bench.enqueue("work", "long", LONGER_THAN_THREE_TIMEOUTS)
+    bench.wait_for_start("long")
+    bench.live.start_worker(name="thief", concurrency=1, environment=SHORT)
+    bench.wait_for_effects(1, timeout=60)
+    assert (jobs.starts()["long"], jobs.effects()["long"]) == (1, 1)
+
+
+@pytest.mark.timeout(120)
+def test_a_wait_longer_than_the_visibility_timeout_runs_once(bench: JobBench) -> None:
+    """A countdown that a stock producer asked for is held by the worker, unacknowledged."""
+    bench.live.start_worker(name="holder", concurrency=1, environment=SHORT)
+    bench.live.start_worker(name="thief", concurrency=1, environment=SHORT)
+    jobs.work.apply_async(("waits",), countdown=LONGER_THAN_THREE_TIMEOUTS, ignore_result=True)
+    bench.wait_for_effects(1, timeout=60)
+    assert (jobs.starts()["waits"], jobs.effects()["waits"]) == (1, 1)
+
+
+@pytest.mark.timeout(120)
+def test_a_warm_shutdown_keeps_the_lease_until_the_last_task_has_ended(bench: JobBench) -> None:
+    holder = bench.live.start_worker(name="holder", concurrency=1, environment=SHORT)
+    bench.enqueue("work", "long", LONGER_THAN_THREE_TIMEOUTS)
+    bench.wait_for_start("long")
+    bench.live.start_worker(name="thief", concurrency=1, environment=SHORT)
+    assert holder.terminate(grace=60) == 0
+    assert (jobs.starts()["long"], jobs.effects()["long"]) == (1, 1)
+
+
+@pytest.mark.timeout(120)
+def test_a_killed_workers_message_is_visible_again_after_the_timeout(bench: JobBench) -> None:
+    victim = bench.live.start_worker(name="victim", concurrency=1, environment=SHORT)
+    entry_id = bench.enqueue("work", "a", 3)
+    bench.wait_for_start("a")
+    victim.kill()
+    bench.live.start_worker(name="heir", concurrency=1, environment=SHORT)
+    bench.wait_for_effects(1, timeout=30)
+    assert jobs.starts()["a"] == 2
+    assert bench.entry(entry_id).deliveries == 1
+    assert bench.entry(entry_id).resent == 0, "the broker gave it back, nobody resent it"
+
+
+@pytest.mark.timeout(120)
+def test_a_cut_connection_does_not_end_the_lease(
+    breakable_bench: JobBench, own_redis: RedisServer
+) -> None:
+    """After it, the worker's new channel does not know what the old one holds."""
+    bench = breakable_bench
+    bench.live.start_worker(name="holder", concurrency=1, environment=SHORT)
+    bench.enqueue("work", "long", LONGER_THAN_THREE_TIMEOUTS)
+    bench.wait_for_start("long")
+    with own_redis.client() as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    bench.live.start_worker(name="thief", concurrency=1, environment=SHORT)
+    bench.wait_for_effects(1, timeout=60)
+    assert (jobs.starts()["long"], jobs.effects()["long"]) == (1, 1)
+
+
+@pytest.mark.timeout(300)
+def test_with_the_production_timeout_90_seconds_run_once(bench: JobBench) -> None:
+    """Slow, because it is the promise with its own numbers."""
+    for name in ("holder", "thief"):
+        bench.live.start_worker(name=name)
+    bench.live.start_beat()
+    bench.enqueue("work", "long", 90)
+    jobs.work.apply_async(("waits",), countdown=90, ignore_result=True)
+    bench.wait_until(lambda: bench.states() == {OutboxState.DONE: 2}, timeout=200)
+    assert jobs.starts() == jobs.effects() == {"long": 1, "waits": 1}
