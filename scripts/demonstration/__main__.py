@@ -1,0 +1,47 @@
+"""``python -m scripts.demonstration``: see ``--help``."""
+
+import os
+import sys
+
+from scripts.demonstration.interruption import Interruption
+from scripts.demonstration.options import parse
+from scripts.demonstration.voice import Voice
+
+INTERRUPTED = 130  # as a shell says it of SIGINT
+
+
+def main() -> int:
+    """The exit status: 0 if it adds up, 1 if it does not or cannot start, 2 for wrong words."""
+    options = parse(sys.argv[1:])
+    with Interruption() as interruption:
+        voice = _voice(interruption)
+        voice.show("Lessons are booked, and their mails arrive once, whatever crashes.\n")
+        try:
+            # Here, since it takes a second: a person has read the line above by then.
+            from scripts.demonstration import show
+
+            with voice:
+                summary = show.run(options, voice=voice, interruption=interruption)
+            voice.show(f"\n{summary.text()}")
+            if options.json:
+                summary.write(options.json)
+        except KeyboardInterrupt:
+            print("demo: stopped before the end; nothing was counted", file=sys.stderr)
+            return INTERRUPTED
+        except (RuntimeError, TimeoutError, OSError) as error:
+            print(f"demo: {error}", file=sys.stderr)
+            return 1
+        return 0 if summary.adds_up else 1
+
+
+def _voice(interruption: Interruption) -> Voice:
+    """Figures that move in a terminal; lines for a file, a pipe and a dumb terminal."""
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return Voice(on_silence=interruption.wish)
+    from scripts.demonstration.screen import Screen
+
+    return Screen(on_silence=interruption.wish)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

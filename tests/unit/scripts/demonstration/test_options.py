@@ -1,0 +1,78 @@
+"""What may be typed after ``scripts/demo``, and what one line says of the rest."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.demonstration import options
+from scripts.demonstration.options import Options, parse
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments)
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_nothing_is_needed() -> None:
+    assert parse([]) == Options(seconds=None, kill=False, seed=None, json=None, folder=None)
+
+
+def test_all_can_be_given(tmp_path: Path) -> None:
+    file = tmp_path / "demo.json"
+    words = ["--seconds", "60", "--kill", "--seed", "7", "--json", str(file)]
+    assert parse(words) == Options(seconds=60.0, kill=True, seed=7, json=file, folder=None)
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf", ""])
+def test_no_number_of_seconds_is_refused(capsys: pytest.CaptureFixture[str], seconds: str) -> None:
+    assert "--seconds" in refused(capsys, f"--seconds={seconds}")
+
+
+@pytest.mark.parametrize(
+    "words", [["--sekonds=60"], ["now"], ["--seed=x"], ["--json"], ["--sec=6"]]
+)
+def test_other_words_are_refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert refused(capsys, *words).startswith("demo: ")
+
+
+def test_a_file_in_a_folder_that_is_not_there_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "none" / "demo.json"
+    assert str(file.parent) in refused(capsys, "--json", str(file))
+    assert not file.parent.exists()
+
+
+def test_a_file_that_is_a_folder_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert "is a folder" in refused(capsys, "--json", str(tmp_path))
+
+
+def test_a_folder_that_holds_something_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "somebodys").touch()
+    assert "not empty" in refused(capsys, "--folder", str(tmp_path))
+
+
+def test_names_are_relative_to_where_the_user_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(options.CALLED_FROM, str(tmp_path))
+    assert parse(["--json", "demo.json"]).json == tmp_path / "demo.json"
+
+
+def test_the_check_alone_says_whether_there_is_something_to_start(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options.check(["--kill"])
+    with pytest.raises(SystemExit) as ended:
+        options.check(["--help"])
+    assert ended.value.code == options.HELP_WAS_SHOWN
+    assert "--seconds" in capsys.readouterr().out
