@@ -122,7 +122,8 @@ def test_a_servers_own_databases_are_left_alone_and_ours_are_gone(suite: Suite) 
     with postgres() as server:
         before = databases(server)
         url = server.url.render_as_string(hide_password=False)
-        failing = USES_POSTGRES + "        assert not 'passing'\n"
+        passing = "    test_again = test_it"
+        failing = USES_POSTGRES.replace(passing, f"        assert not 'passing'\n{passing}")
         done = suite(failing, f"--postgres={url}", environment=NO_DOCKER)
         assert "2 failed" in done.stdout
         assert f"postgres: url {server.url.render_as_string(hide_password=True)}" in done.stdout
@@ -174,7 +175,7 @@ def test_a_test_that_leaves_a_process_fails(suite: Suite) -> None:
     """
     done = suite(source, "--redis=embedded", environment=NO_DOCKER)
     assert "left running" in done.stdout
-    assert "(sleep, sleeping)" in done.stdout
+    assert "(sleep, " in done.stdout
 
 
 @pytest.mark.parametrize(
