@@ -8,6 +8,7 @@ from app import clock, db
 from app.admin import database
 from app.admin.arguments import UsageError, add_json, day
 from app.admin.output import as_json, several
+from app.domain.days import WrongDayError
 from app.services import analytics
 from app.settings import load_settings
 
@@ -42,7 +43,7 @@ def _backfill(chosen: argparse.Namespace) -> int:
                 zone=zone,
                 now=clock.utcnow(),
             )
-    except analytics.WrongDayError as error:
+    except WrongDayError as error:
         raise UsageError(f"{COMMAND} backfill: {error}") from None
     if chosen.json:
         as_json({"first": planned.first, "last": planned.last, "days": planned.days})

@@ -1,5 +1,6 @@
 """Days as tasks get them, and as the subject of a mail."""
 
+import re
 from datetime import date, timedelta
 
 from app.domain.errors import PermanentError
@@ -8,16 +9,21 @@ DAYS_OF_A_WEEK = 7
 _DAY = timedelta(days=1)
 
 
-class NotADayError(PermanentError, ValueError):
-    """A task was given something that is not the day it works on; the message says both."""
+class WrongDayError(PermanentError, ValueError):
+    """No day, or none that the work can be about; the message says why, in one line."""
 
 
 def parse(text: str) -> date:
-    """The day that ``text`` names in ISO 8601. Raises ``NotADayError``."""
+    """The day that ``text`` (2026-11-01) names. Raises ``WrongDayError``.
+
+    ISO 8601 has more ways to write one, of which Python's versions read different ones.
+    """
     try:
+        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            raise ValueError
         return date.fromisoformat(text)
-    except (TypeError, ValueError) as error:
-        raise NotADayError(f"{text!r} is no day: pass a date such as 2026-11-01") from error
+    except (TypeError, ValueError):
+        raise WrongDayError(f"{text!r:.40} is no day: pass a date such as 2026-11-01") from None
 
 
 def parse_monday(text: str) -> date:
@@ -25,7 +31,7 @@ def parse_monday(text: str) -> date:
     day = parse(text)
     if day.weekday() != 0:
         monday = day - day.weekday() * _DAY
-        raise NotADayError(
+        raise WrongDayError(
             f"{text} is a {day:%A}: pass the Monday on which the week begins, such as {monday}"
         )
     return day

@@ -1,6 +1,5 @@
 """The metrics of each local day, and the mails that tell of them."""
 
-import re
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -8,8 +7,9 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.orm import Session
 
 from app import outbox
+from app.domain import days
 from app.domain.calendar import DAY, day_of, first_shown
-from app.domain.errors import PermanentError
+from app.domain.days import WrongDayError
 from app.services.day_metrics import compute_day
 from app.services.digests import SEND_DIGESTS
 from app.services.weekly_reports import SEND_WEEKLY_REPORTS
@@ -28,10 +28,6 @@ FIRST_DAY = date(1970, 1, 1)
 MOST_DAYS = 366
 """Of one backfill: a leap year."""
 SUNDAY = 6
-
-
-class WrongDayError(PermanentError):
-    """There are no metrics of such a day; the message says why, in one line."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ def generate_daily(
 
     Without ``day`` (ISO 8601) it is the one before ``due_at``. Raises ``WrongDayError``.
     """
-    chosen = day_of(due_at, zone) - DAY if day is None else read_day(day)
+    chosen = day_of(due_at, zone) - DAY if day is None else _counted_day(day)
     _check_over(chosen, zone=zone, now=now)
     rows = compute_day(session, chosen, zone=zone, now=now)
     _plan_mails(session, chosen, zone=zone, now=now)
@@ -70,26 +66,20 @@ def plan_backfill(
 
     Raises ``WrongDayError`` before anything is enqueued.
     """
-    start, end = read_day(first), read_day(last)
+    start, end = _counted_day(first), _counted_day(last)
     if end < start:
         raise WrongDayError(f"the last day, {end}, is before the first, {start}")
-    days = (end - start) // DAY + 1
-    if days > MOST_DAYS:
-        raise WrongDayError(f"{days} days are more than {MOST_DAYS}: ask for a part of them")
+    count = (end - start) // DAY + 1
+    if count > MOST_DAYS:
+        raise WrongDayError(f"{count} days are more than {MOST_DAYS}: ask for a part of them")
     _check_over(end, zone=zone, now=now)
-    for number in range(days):
+    for number in range(count):
         outbox.enqueue(session, GENERATE_DAILY, (start + number * DAY).isoformat())
-    return BackfillSummary(start.isoformat(), end.isoformat(), days)
+    return BackfillSummary(start.isoformat(), end.isoformat(), count)
 
 
-def read_day(written: str) -> date:
-    """The date that ``written`` is in ISO 8601 (2026-11-01). Raises ``WrongDayError``."""
-    try:
-        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", written):
-            raise ValueError
-        day = date.fromisoformat(written)
-    except (TypeError, ValueError):
-        raise WrongDayError(f"{written!r:.40} is no date: write 2026-11-01") from None
+def _counted_day(written: str) -> date:
+    day = days.parse(written)
     if day < FIRST_DAY:
         raise WrongDayError(f"{day} is before {FIRST_DAY}, the first day that is counted")
     return day

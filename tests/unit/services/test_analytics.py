@@ -8,6 +8,7 @@ from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
 from app.domain.calendar import DAY, day_start
+from app.domain.days import WrongDayError
 from app.models import (
     Booking,
     BookingStatus,
@@ -18,7 +19,7 @@ from app.models import (
     OutboxState,
 )
 from app.services import analytics
-from app.services.analytics import DIGESTS_FOR, MOST_DAYS, REPORTS_FOR, WrongDayError
+from app.services.analytics import DIGESTS_FOR, MOST_DAYS, REPORTS_FOR
 from app.services.day_metrics import compute_day
 from app.settings import Settings
 from tests.builders import a_lesson, a_mail, planned
@@ -229,14 +230,14 @@ def test_a_run_that_is_late_is_about_the_day_of_its_due_instant(session: Session
 )
 def test_what_is_no_day_is_refused_in_one_line(session: Session, day: str) -> None:
     with pytest.raises(
-        WrongDayError, match=r"^.*(write 2026-11-01|the first day that is counted)$"
+        WrongDayError, match=r"^.*(a date such as 2026-11-01|the first day that is counted)$"
     ):
         generate(session, day, now=TWO_O_CLOCK)
 
 
 @pytest.mark.parametrize("day", [20260301, 3.5, ["2026-03-01"], True])
 def test_what_is_no_text_is_refused_too(session: Session, day: str) -> None:
-    with pytest.raises(WrongDayError, match=r"is no date: write 2026-11-01$"):
+    with pytest.raises(WrongDayError, match=r"is no day: pass a date such as 2026-11-01$"):
         generate(session, day, now=TWO_O_CLOCK)
 
 
@@ -349,8 +350,8 @@ def test_a_backfill_is_bounded(session: Session) -> None:
     [
         ("2026-03-01", "2026-02-28", "the last day, 2026-02-28, is before the first, 2026-03-01"),
         ("2026-02-27", "2026-03-02", "2026-03-02 is not over"),
-        ("2026-02-27", "soon", "'soon' is no date"),
-        ("once", "2026-03-01", "'once' is no date"),
+        ("2026-02-27", "soon", "'soon' is no day"),
+        ("once", "2026-03-01", "'once' is no day"),
     ],
 )
 def test_a_backfill_that_cannot_be_done_whole_plans_nothing(

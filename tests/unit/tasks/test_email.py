@@ -237,4 +237,4 @@ def test_a_day_that_cannot_be_meant_is_a_dead_letter_at_once(
     assert run(broker, task, day).state == states.FAILURE
     row = entry(broker.pushed[-1].id)
     assert (row.state, row.tries, mails()) == (OutboxState.DEAD, 0, [])
-    assert row.errors[0]["error"].startswith(f"NotADayError: {said}")
+    assert row.errors[0]["error"].startswith(f"WrongDayError: {said}")
