@@ -70,6 +70,7 @@ def kept_in(url: str) -> str:
             b"hash": client.hgetall,
             b"set": client.smembers,
             b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
+            b"none": lambda key: None,  # taken since it was named
         }
         return "\n".join(
             f"{key!r} {readers[client.type(key)](key)!r}" for key in client.scan_iter()

@@ -8,6 +8,7 @@ import os
 from itertools import count
 from typing import Any
 
+from celery import signals
 from kombu.transport.redis import QoS
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -28,4 +29,6 @@ def fail_first(self: QoS, delivery_tag: Any) -> None:
     _ack(self, delivery_tag)
 
 
-QoS.ack = fail_first
+@signals.worker_init.connect(weak=False)
+def _patch(**_: Any) -> None:  # not when it is imported: a test imports it for its names
+    QoS.ack = fail_first
