@@ -4,7 +4,6 @@ Everything here compares the state that it changes, so of two deliveries of one 
 only one has an effect, on SQLite and at READ COMMITTED on PostgreSQL.
 """
 
-import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -14,14 +13,11 @@ from sqlalchemy.orm import Session
 
 from app import routing
 from app.db import insert_for
+from app.domain import personal_data
 from app.models import OutboxEntry, OutboxState
 
 MAX_ERROR_LENGTH = 500
 MAX_TRACEBACK_LENGTH = 20_000
-
-# What a mail server or a database quotes of the data it refused: an address; the values of
-# a unique key (PostgreSQL's DETAIL line).
-_PERSONAL = re.compile(r"[^\s<>()\[\]\"',;:=]+@[^\s<>()\[\]\"',;:=]+|(?<=DETAIL:).*")
 
 
 @dataclass(frozen=True)
@@ -265,11 +261,7 @@ def _adopt(session: Session, delivery: Delivery, state: OutboxState, *, now: dat
 
 
 def _error(now: datetime, error: str, traceback: str | None = None) -> dict[str, str]:
-    record = {"at": now.isoformat(), "error": _impersonal(error)[:MAX_ERROR_LENGTH]}
+    record = {"at": now.isoformat(), "error": personal_data.leave_out(error)[:MAX_ERROR_LENGTH]}
     if traceback:
-        record["traceback"] = _impersonal(traceback)[-MAX_TRACEBACK_LENGTH:]
+        record["traceback"] = personal_data.leave_out(traceback)[-MAX_TRACEBACK_LENGTH:]
     return record
-
-
-def _impersonal(text: str) -> str:
-    return _PERSONAL.sub("(left out)", text)

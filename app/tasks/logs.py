@@ -18,6 +18,7 @@ import structlog
 from celery import signals
 from celery.utils.log import get_multiprocessing_logger
 
+from app.domain import personal_data
 from app.settings import Settings, load_settings
 from app.tasks import context
 
@@ -73,27 +74,24 @@ def connect() -> None:
 def formatter(settings: Settings, *, colors: bool = False) -> logging.Formatter:
     """The formatter that ``LOG_FORMAT`` names."""
     if settings.log_format == "json":
-        rendering: list[Any] = [
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ]
+        rendering: Any = structlog.processors.JSONRenderer()
     else:
-        rendering = [
-            structlog.dev.ConsoleRenderer(
-                colors=colors,
-                pad_event_to=0,
-                sort_keys=False,
-                timestamp_key="time",
-                # The default one prints local variables: names and addresses.
-                exception_formatter=structlog.dev.plain_traceback,
-            )
-        ]
+        rendering = structlog.dev.ConsoleRenderer(
+            colors=colors,
+            pad_event_to=0,
+            sort_keys=False,
+            timestamp_key="time",
+            # The default one prints local variables: names and addresses.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     return structlog.stdlib.ProcessorFormatter(
         processors=[
             structlog.contextvars.merge_contextvars,
             _describe,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            *rendering,
+            structlog.processors.format_exc_info,
+            _leave_out_personal_data,
+            rendering,
         ]
     )
 
@@ -134,6 +132,14 @@ def _describe(_logger: object, _method: str, line: Line) -> Line:
         **(context.current() or _task_of(record)),
         **line,
     }
+
+
+def _leave_out_personal_data(_logger: object, _method: str, line: Line) -> Line:
+    # Only where an error of a task may be quoted: the names of workers have an @, too.
+    for key in ("event", "exception") if "task" in line else ("exception",):
+        if key in line:
+            line[key] = personal_data.leave_out(str(line[key]))
+    return line
 
 
 def _task_of(record: logging.LogRecord) -> Mapping[str, Any]:

@@ -6,12 +6,13 @@ from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
+from app.domain import personal_data
 from app.outbox import PUBLISHED_AT_HEADER
 from app.outbox.guard import Delivery
 
 
 class OutboxRequest(Request):
-    """Gives the work of a killed child back to its outbox entry.
+    """Gives the work of a killed child back to its outbox entry, and keeps people out of events.
 
     Celery would publish a copy with an ETA, or requeue without a bound. Bound to
     ``Task.Request`` (Celery docs, "Custom task classes": "Requests and custom requests").
@@ -50,6 +51,13 @@ class OutboxRequest(Request):
             super().on_timeout(soft, timeout)
         finally:
             self.task.request_stack.pop()
+
+    def send_event(self, type: str, **fields: Any) -> None:
+        """As Celery's; what Flower shows of an error quotes no person's data."""
+        for name in ("exception", "traceback"):
+            if fields.get(name):
+                fields[name] = personal_data.leave_out(str(fields[name]))
+        super().send_event(type, **fields)
 
     @property
     def _delivery(self) -> Delivery:

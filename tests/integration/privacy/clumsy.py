@@ -9,11 +9,11 @@ __all__ = ["celery_app"]
 
 @celery_app.task(base=BaseTask, bind=True, name="clumsy.trip", max_retries=1)
 def trip(self: BaseTask, user_id: int) -> None:
-    """Fail while a person's name and address are local variables."""
+    """Fail over a person's address, while the name is a local variable."""
     with db.reading() as session:
         user = session.get_one(User, user_id)
         name, address = user.name, user.email
-    raise ValueError(f"cannot greet somebody of {len(name) + len(address)} signs")
+    raise ValueError(f"cannot greet {address}, with a name of {len(name)} signs")
 
 
 @celery_app.task(base=BaseTask, bind=True, name="clumsy.double", max_retries=1)

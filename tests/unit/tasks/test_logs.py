@@ -92,6 +92,29 @@ def test_a_traceback_tells_no_local_variable(log_format: Any) -> None:
     assert SECRET not in stream.getvalue()
 
 
+def test_a_line_of_a_task_quotes_no_address_of_its_error(bench: Bench, lines: Lines) -> None:
+    def body(self: BaseTask) -> None:
+        raise ValueError("cannot greet ann.lee@mail.example")
+
+    task = bench.task(body)
+    deliver(task, bench.enqueue(task))
+    said = "\n".join(line["event"] for line in lines.of("celery.app.trace"))
+    assert "cannot greet (left out)" in said
+    assert "ann.lee" not in str(lines.objects)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_an_exception_quotes_no_address_in_anybodys_line(log_format: Any) -> None:
+    try:
+        raise ValueError("cannot greet ann.lee@mail.example")
+    except ValueError:
+        record = {"name": "x", "msg": "on worker@host", "exc_info": sys.exc_info()}
+    line = formatter(Settings(log_format=log_format)).format(logging.makeLogRecord(record))
+    assert "cannot greet (left out)" in line
+    assert "worker@host" in line
+    assert "ann.lee" not in line
+
+
 def test_every_line_of_a_task_says_which_one(bench: Bench, lines: Lines) -> None:
     def body(self: BaseTask) -> None:
         log()

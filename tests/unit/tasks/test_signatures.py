@@ -34,6 +34,7 @@ KNOWN = {
     "WorkerThread.start",
     "WorkerThread.stop",
     "OutboxRequest.on_failure",
+    "OutboxRequest.send_event",
     "OutboxScheduler.__init__",
     "OutboxScheduler.info",
     "OutboxScheduler.install_default_entries",

@@ -1,0 +1,16 @@
+"""What a mail server, a database or a careless error quotes of a person."""
+
+import re
+
+LEFT_OUT = "(left out)"
+
+# An address; the values of a unique key (PostgreSQL's DETAIL line).
+_QUOTED = re.compile(r"[^\s<>()\[\]\"',;:=]+@[^\s<>()\[\]\"',;:=]+|(?<=DETAIL:).*")
+
+
+def leave_out(text: str) -> str:
+    """``text`` without addresses and the values that a database quotes.
+
+    A name in running text cannot be told from a word: whoever writes an error keeps it out.
+    """
+    return _QUOTED.sub(LEFT_OUT, text)

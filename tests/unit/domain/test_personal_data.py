@@ -1,0 +1,16 @@
+import pytest
+
+from app.domain import personal_data
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("550 no such user <ann.lee+x@mail.example>", "550 no such user <(left out)>"),
+        ("cannot greet ann@mail.example: never", "cannot greet (left out): never"),
+        ("Key exists\nDETAIL:  Key (name)=(Ann Lee) exists.", "Key exists\nDETAIL:(left out)"),
+        ("booking 42 at 17:00", "booking 42 at 17:00"),
+    ],
+)
+def test_addresses_and_quoted_values_are_left_out(text: str, left: str) -> None:
+    assert personal_data.leave_out(text) == left
