@@ -71,3 +71,8 @@ def wire_priority(urgency: int) -> int:
     if not 0 <= urgency <= MOST_URGENT:
         raise ValueError(f"urgency {urgency!r} is not between 0 and {MOST_URGENT}")
     return MOST_URGENT - urgency
+
+
+def urgency_of(priority: int) -> int:
+    """The urgency of a message with this priority on the wire."""
+    return MOST_URGENT - priority

@@ -15,6 +15,7 @@ from app.models import (
     AvailabilityWindow,
     Booking,
     BookingStatus,
+    DailyMetrics,
     EmailKind,
     EmailMessage,
     EmailState,
@@ -240,6 +241,26 @@ def an_instructors_day(
         no_shows=no_shows,
         revenue_cents=revenue_cents,
         active_students=completed,
+        computed_at=NOON,
+    )
+    return _added(session, figures)
+
+
+def a_counted_day(session: Session, day: date) -> DailyMetrics:
+    """A day on which nothing happened, counted."""
+    figures = DailyMetrics(
+        date=day,
+        bookings_created=0,
+        bookings_completed=0,
+        bookings_cancelled=0,
+        no_shows=0,
+        revenue_cents=0,
+        active_students=0,
+        active_instructors=0,
+        mails_sent=0,
+        mails_failed=0,
+        tasks_done=0,
+        tasks_dead=0,
         computed_at=NOON,
     )
     return _added(session, figures)

@@ -32,6 +32,7 @@ def deliver(task: Any, message: OutboxMessage, *, redelivered: bool = False) -> 
         message.args,
         retries=message.tries,
         redelivered=redelivered,
+        priority=message.priority,
         **headers,
     )
 
@@ -50,9 +51,15 @@ def _trace(
     *,
     retries: int,
     redelivered: bool,
+    priority: int | None = None,
     **headers: str,
 ) -> Outcome:
-    info = {"redelivered": redelivered, "exchange": "", "routing_key": "celery"}
+    info = {
+        "redelivered": redelivered,
+        "exchange": "",
+        "routing_key": "celery",
+        "priority": priority,
+    }
     ran = testing.run(
         celery_app, task.name, task_id, args, retries=retries, delivery_info=info, **headers
     )

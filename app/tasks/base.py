@@ -18,7 +18,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from typing_extensions import ParamSpec, TypeVar
 
-from app import clock, db, entropy
+from app import clock, db, entropy, routing
 from app.domain.backoff import backoff_delay
 from app.domain.errors import TransientError
 from app.outbox import DUE_INSTANT_HEADER, PUBLISHED_AT_HEADER, BrokerUnavailableError, guard
@@ -87,7 +87,7 @@ class BaseTask(Task[P, R_co]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         if self.request.called_directly:
             return super().__call__(*args, **kwargs)
-        self.request.update(guarded=False, planned_retry=None)
+        self.request.update(guarded=False, planned_retry=None, last_error=None)
         with self._bookkeeping():
             refusal = self._refusal()
         if refusal is not None:
@@ -113,6 +113,8 @@ class BaseTask(Task[P, R_co]):
         try:
             return self.run(*args, **kwargs)
         except self.transient_errors as error:
+            if error is self.request.get("last_error"):
+                raise
             raise self.retry(exc=error) from error
 
     @contextmanager
@@ -144,6 +146,15 @@ class BaseTask(Task[P, R_co]):
         """
         carried = self.request.get(DUE_INSTANT_HEADER)
         return clock.utcnow() if carried is None else datetime.fromisoformat(carried)
+
+    @property
+    def urgency(self) -> int | None:
+        """That of the message (0 to 9), for work that this run leaves to another one.
+
+        ``None`` where it came without one: then the queue's is right.
+        """
+        priority = (self.request.delivery_info or {}).get("priority")
+        return None if priority is None else routing.urgency_of(priority)
 
     def backoff(self, retries: int) -> float:
         """Seconds to wait before retry number ``retries`` (0-based)."""
@@ -179,7 +190,10 @@ class BaseTask(Task[P, R_co]):
             raise TypeError(f"an outbox task keeps its queue and options: {sorted(options)}")
         limit = self.max_retries if max_retries is None else max_retries
         if limit is not None and retries >= limit:
-            raise exc or MaxRetriesExceededError(f"{self.name} failed {retries + 1} times")
+            last_error = exc or MaxRetriesExceededError(f"{self.name} failed {retries + 1} times")
+            # It may be transient: then _run must not take it for a reason to try again.
+            self.request.update(last_error=last_error)
+            raise last_error
         due_at = eta or clock.utcnow() + timedelta(seconds=countdown or 0)
         retry = RetryFromEntry(exc=exc, when=due_at)
         retry.planned = PlannedRetry(

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from app import clock
+from app import clock, db
 from app.adapters.mailers import mailer_from
 from app.domain import days
 from app.services import digests, email, email_delivery, password_resets, weekly_reports
@@ -55,12 +55,25 @@ def send_digests(self: BaseTask, date_iso: str, after_user_id: int = 0) -> dict[
         return asdict(summary)
 
 
-@celery_app.task(base=BaseTask, bind=True, name="app.tasks.email.send_weekly_reports")
+@celery_app.task(
+    base=BaseTask,
+    bind=True,
+    name="app.tasks.email.send_weekly_reports",
+    max_retries=48,
+    retry_base=1800.0,
+    retry_cap=1800.0,
+)
 def send_weekly_reports(
     self: BaseTask, week_start_iso: str, after_user_id: int = 0
 ) -> dict[str, Any]:
-    """Send each instructor the figures of the week that began on this Monday."""
+    """Send each instructor the figures of the week that began on this Monday.
+
+    Waits for a day that is still to be counted, a day long; after that it is a dead letter,
+    to be retried when the day is.
+    """
     monday = days.parse_monday(week_start_iso)
+    with db.reading() as session:
+        weekly_reports.check_counted(session, monday)
     with self.transaction() as session:
         summary = weekly_reports.enqueue(
             session, monday, now=clock.utcnow(), after_user_id=after_user_id
@@ -98,5 +111,7 @@ def deliver(self: BaseTask, email_ids: list[int], include_failed: bool = False) 
         raise self.retry(countdown=summary.retry_after)
     with self.transaction() as session:
         # The time was up for them before this task's limit.
-        email.enqueue_deliveries(session, summary.left, include_failed=include_failed)
+        email.enqueue_deliveries(
+            session, summary.left, urgency=self.urgency, include_failed=include_failed
+        )
     return {"sent": summary.sent, "failed": summary.failed, "cancelled": summary.cancelled}

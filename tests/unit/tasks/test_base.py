@@ -207,6 +207,16 @@ def test_the_callers_limit_overrides_the_tasks(bench: Bench) -> None:
     assert run_until_dead(bench, bench.task(body, max_retries=5)) == 2
 
 
+def test_it_does_so_for_an_error_that_would_be_retried_anyway(bench: Bench) -> None:
+    def body(self: BaseTask) -> None:
+        try:
+            raise TransientError("x")
+        except TransientError as error:
+            raise self.retry(exc=error, countdown=1, max_retries=1) from error
+
+    assert run_until_dead(bench, bench.task(body, max_retries=5)) == 2
+
+
 def test_a_retry_may_change_the_arguments(bench: Bench) -> None:
     def body(self: BaseTask, n: int) -> None:
         raise self.retry(args=(n + 1,), countdown=1)

@@ -25,6 +25,7 @@ from app.services.email_delivery import DeliverySummary
 from app.settings import load_settings
 from app.tasks import email
 from tests.builders import (
+    a_counted_day,
     a_lesson,
     a_mail,
     a_notification,
@@ -117,6 +118,18 @@ def test_what_a_run_had_no_time_for_goes_on_in_a_new_entry(
         args = list(session.scalars(select(OutboxEntry.args).where(OutboxEntry.id != message.id)))
     assert args == [[[7, 8]]]
     assert entry(message.id).tries == 0
+
+
+def test_what_a_run_had_no_time_for_keeps_its_urgency(
+    broker: FakeBroker, mailer: FakeMailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = replace(NOTHING_DONE, sent=1, left=(7, 8))
+    monkeypatch.setattr(email_delivery, "deliver", lambda *_, **__: summary)
+    with db.transaction() as session:
+        outbox.enqueue(session, email.deliver.name, [6, 7, 8], urgency=3)
+    deliver(email.deliver, broker.pushed[-1])
+    assert broker.pushed[-1].args == [[7, 8]]
+    assert broker.pushed[-1].priority == wire_priority(3)
 
 
 def test_failed_mails_that_a_run_had_no_time_for_go_on_as_such(
@@ -219,6 +232,22 @@ def test_a_weekly_report_begins_on_a_monday(broker: FakeBroker) -> None:
     monday = date(2026, 6, 22)
     with db.transaction() as session:
         an_instructors_day(session, instructor=an_instructor(session), date=monday)
+    run(broker, email.send_weekly_reports, monday.isoformat())
+    assert mails() == [(EmailKind.WEEKLY_REPORT, 20260622)]
+
+
+def test_a_weekly_report_waits_for_each_day_that_is_not_counted(broker: FakeBroker) -> None:
+    monday = date(2026, 6, 22)
+    with db.transaction() as session:
+        an_instructors_day(session, instructor=an_instructor(session), date=monday)
+        for day in range(-1, 6):
+            a_counted_day(session, monday + timedelta(days=day))
+    assert run(broker, email.send_weekly_reports, monday.isoformat()).state == states.RETRY
+    row = entry(broker.pushed[-1].id)
+    assert "WeekNotCountedError: not counted yet: 2026-06-28" in row.errors[0]["error"]
+    assert mails() == []
+    with db.transaction() as session:
+        a_counted_day(session, monday + timedelta(days=6))
     run(broker, email.send_weekly_reports, monday.isoformat())
     assert mails() == [(EmailKind.WEEKLY_REPORT, 20260622)]
 
