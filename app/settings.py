@@ -225,6 +225,11 @@ class Settings(BaseSettings):
         local, _, domain = address.rpartition("@")
         if not local or not domain or "\n" in value or "\r" in value:
             raise ValueError(f"{value!r} is no mail address (a name with a comma needs quotes)")
+        if not address.isascii():
+            raise ValueError(
+                f"{value!r} has an address beyond ASCII, which not every mail server takes "
+                "(write the domain as xn--...)"
+            )
         return value
 
     @field_validator("public_url")

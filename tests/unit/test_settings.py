@@ -48,6 +48,7 @@ def test_the_defaults_need_no_environment() -> None:
         ("DATABASE_URL", "postgresql+pg8000://localhost/x", "pip install 'psycopg[binary]'"),
         ("SMTP_URL", "http://mail.example", "maildir:var/mail"),
         ("MAIL_FROM", "nobody", "no-reply@instainstru.example"),
+        ("MAIL_FROM", "Shop <no-reply@b\u00fccher.example>", "no-reply@instainstru.example"),
         ("MAIL_FROM", "Insta, Inc. <no-reply@x.example>", "no-reply@instainstru.example"),
         ("PUBLIC_URL", "instainstru.example", "https://instainstru.example"),
         ("SMTP_TIMEOUT_SECONDS", "soon", "10.0"),
