@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from threading import Event, Lock, Thread
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from celery import Celery
-from celery.schedules import maybe_schedule
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -23,7 +22,7 @@ from app.models import OutboxState
 from app.outbox.broker import Broker, QueueDepth
 from app.outbox.figures import Deaths, count_states
 from app.outbox.schedule import remembered
-from app.tasks import metrics
+from app.tasks import metrics, timetable
 from app.tasks.due import next_due
 
 logger = logging.getLogger(__name__)
@@ -118,17 +117,11 @@ class DeploymentMetrics(Collector):
 
     def _lags(self, last_due: Mapping[str, datetime], *, now: datetime) -> dict[str, float]:
         lags = {}
-        for name, entry in self._app.conf.beat_schedule.items():
+        for name, entry in timetable.entries_of(self._app).items():
             if name in last_due:
-                due = next_due(_timetable(entry["schedule"], self._app), last_due[name])
+                due = next_due(entry.schedule, last_due[name])
                 lags[name] = max(0.0, (now - due).total_seconds())
         return lags
-
-
-def _timetable(schedule: Any, app: Celery) -> Any:
-    timetable: Any = maybe_schedule(schedule)
-    timetable.app = app
-    return timetable
 
 
 def _queues(depths: Mapping[str, QueueDepth] | None) -> Iterable[Metric]:

@@ -30,14 +30,9 @@ def check(app: Celery) -> None:
     exist, has options that the outbox cannot keep, or is never due.
     """
     app.loader.import_default_modules()
-    entries: Mapping[str, Any] = maybe_evaluate(app.conf.beat_schedule)
-    for name, given in sorted(entries.items()):
+    for name, given in sorted(_given(app).items()):
         try:
-            entry = (
-                given
-                if isinstance(given, ScheduleEntry)
-                else ScheduleEntry(**{**given, "name": name, "app": app})
-            )
+            entry = _entry(name, given, app)
             if entry.task not in app.tasks:
                 ours = [known for known in app.tasks if not known.startswith("celery.")]
                 raise ValueError(_no_such("task", entry.task, ours))
@@ -45,6 +40,22 @@ def check(app: Celery) -> None:
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise ScheduleError(f"beat entry {name!r}: {reason}") from error
+
+
+def entries_of(app: Celery) -> dict[str, ScheduleEntry]:
+    """The entries of a schedule that ``check`` has let pass, by name."""
+    return {name: _entry(name, given, app) for name, given in _given(app).items()}
+
+
+def _given(app: Celery) -> Mapping[str, Any]:
+    given: Mapping[str, Any] = maybe_evaluate(app.conf.beat_schedule)
+    return given
+
+
+def _entry(name: str, given: Any, app: Celery) -> ScheduleEntry:
+    if isinstance(given, ScheduleEntry):
+        return given
+    return ScheduleEntry(**{**given, "name": name, "app": app})
 
 
 def periodic(name: str, entry: Any, app: Celery) -> PeriodicEntry:

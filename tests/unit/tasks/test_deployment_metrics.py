@@ -6,6 +6,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+from celery.beat import ScheduleEntry
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
@@ -110,6 +111,17 @@ def test_an_entry_lags_from_its_due_instant_on(
     lags = {k[1]: v for k, v in samples(gauges).items() if k[0] == "celery_beat_lag_seconds"}
     assert lags == {HEALTH_CHECK: lag}
     assert HEALTH_CHECK in BEAT_SCHEDULE
+
+
+def test_an_entry_that_is_an_object_of_celerys_lags_alike(
+    gauges: DeploymentMetrics, now: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = ScheduleEntry(name="x", task=TASK, schedule=timedelta(minutes=1), app=celery_app)
+    monkeypatch.setitem(celery_app.conf, "beat_schedule", {"x": entry})
+    with db.transaction() as session:
+        session.add(BeatEntry(name="x", schedule_hash="x", last_due=now.now))
+    now.now += timedelta(minutes=1, seconds=5)
+    assert samples(gauges)["celery_beat_lag_seconds", "x"] == 5
 
 
 def test_without_redis_the_rest_is_told(gauges: DeploymentMetrics, broker: FakeBroker) -> None:
