@@ -61,19 +61,28 @@ def upgrade(engine: Engine) -> bool:
     at once, one works and the others wait for its lock. Raises ``DatabaseNotReadyError``
     where the database cannot be used.
     """
-    with _one_line_errors(engine):
-        if (file := _sqlite_file(engine)) is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        with engine.begin() as connection:
-            _keep_others_waiting(connection)
-            if current(connection) == newest():
-                _refuse_read_only(connection)
-                return False
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            logger.info("the database's schema is now at revision %s", newest())
-            return True
+    with _one_line_errors(engine), migrating(engine) as connection:
+        if current(connection) == newest():
+            _refuse_read_only(connection)
+            return False
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        logger.info("the database's schema is now at revision %s", newest())
+        return True
+
+
+@contextmanager
+def migrating(engine: Engine) -> Iterator[Connection]:
+    """A transaction for migrations, while all others wait that want the same.
+
+    The folder of a SQLite file is made.
+    """
+    if (file := _sqlite_file(engine)) is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with engine.begin() as connection:
+        _keep_others_waiting(connection)
+        yield connection
 
 
 def prepare(engine: Engine) -> None:

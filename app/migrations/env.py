@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from app import db
+from app import db, schema
 from app.models import Base
 
 given = context.config.attributes.get("connection")
@@ -12,7 +12,7 @@ if given is not None:
     with context.begin_transaction():
         context.run_migrations()
 else:
-    with db.engine().begin() as connection:
+    with schema.migrating(db.engine()) as connection:
         context.configure(connection=connection, target_metadata=Base.metadata)
         with context.begin_transaction():
             context.run_migrations()
