@@ -20,8 +20,9 @@ from app.adapters.slot_cache import CachedSlots, SlotCache
 from app.models import Role, StaleAvailability, User
 from app.services.availability import free_slots
 
-FULL_EVERY = timedelta(hours=1)
-"""The 14 days move on, a restarted Redis is empty, a zone or a service is changed."""
+FULL_EVERY = timedelta(minutes=58)
+"""The 14 days move on, a restarted Redis is empty, a zone or a service is changed. Less than
+an hour, for a run may begin a little sooner after its due instant than the one before."""
 
 PAGE = 100
 """Instructors in memory at once, and in one round trip."""

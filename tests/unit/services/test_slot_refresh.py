@@ -16,6 +16,7 @@ from tests.fakes import FakeClock
 from tests.slot_caches import FakeSlotCache
 
 TOMORROW = NOON + timedelta(days=1)
+HOUR = timedelta(hours=1)
 TICK = timedelta(microseconds=1)
 
 
@@ -197,7 +198,7 @@ def test_a_change_while_the_slots_are_written_leaves_the_instructor_stale(
 ) -> None:
     (instructor_id,) = open_marketplace()
     book(instructor_id)
-    cache.before_write = lambda: once(cache, lambda: book(instructor_id, TOMORROW + FULL_EVERY))
+    cache.before_write = lambda: once(cache, lambda: book(instructor_id, TOMORROW + HOUR))
     refresh(cache, clock=now)
     assert stale() == [instructor_id]
     refresh(cache, clock=now)
@@ -212,7 +213,7 @@ def test_of_two_refreshes_at_once_the_one_that_read_first_does_not_have_the_last
     book(instructor_id)
 
     def overtake() -> None:
-        book(instructor_id, TOMORROW + FULL_EVERY)
+        book(instructor_id, TOMORROW + HOUR)
         assert refresh(cache, clock=now, full=True).written == 1
 
     cache.before_write = lambda: once(cache, overtake)
@@ -231,7 +232,7 @@ def test_an_instructor_marked_and_cached_and_marked_again_is_not_taken_for_the_f
 
     def overtake_and_change_again() -> None:
         refresh(cache, clock=now)
-        book(instructor_id, TOMORROW + FULL_EVERY)
+        book(instructor_id, TOMORROW + HOUR)
 
     cache.after_write = lambda: once(cache, overtake_and_change_again)
     refresh(cache, clock=now)
@@ -258,7 +259,7 @@ def test_a_refresh_that_read_before_redis_was_emptied_writes_nothing_after_it(
     book(instructor_id)
 
     def change_and_empty() -> None:
-        book(instructor_id, TOMORROW + FULL_EVERY)
+        book(instructor_id, TOMORROW + HOUR)
         refresh(cache, clock=now)
         cache.lose_everything()
 
