@@ -9,7 +9,7 @@ from app.admin import database, entries
 from app.admin.arguments import UsageError, add_json, duration
 from app.admin.output import age, as_json, exact, one_line, several, table
 from app.models import OutboxEntry, OutboxState
-from app.outbox import dead_letters, publish, status
+from app.outbox import dead_letters, status
 
 COMMAND = "python -m app.admin deadletters"
 SHOWN = 50
@@ -138,9 +138,7 @@ def _retry(chosen: argparse.Namespace) -> int:
 
 def _retry_these(entry_ids: list[str]) -> dead_letters.Retried:
     with db.transaction() as session:
-        outcome = dead_letters.retry(session, entry_ids, now=clock.utcnow())
-    publish.after_commit(db.engine(), outcome.retried)
-    return outcome
+        return dead_letters.retry(session, entry_ids, now=clock.utcnow())
 
 
 def _retry_all(task: str) -> dead_letters.Retried:
@@ -151,7 +149,6 @@ def _retry_all(task: str) -> dead_letters.Retried:
             batch = dead_letters.retry_all(session, task, until=until, now=clock.utcnow())
         if not batch:
             return dead_letters.Retried(retried)
-        publish.after_commit(db.engine(), batch)
         retried += batch
 
 
