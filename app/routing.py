@@ -35,7 +35,7 @@ DEFAULT_QUEUE = "celery"
 
 @dataclass(frozen=True)
 class WorkerGroup:
-    """Workers that take from the same queues; a service of the compose file."""
+    """Workers that take from the same queues."""
 
     name: str
     queues: tuple[str, ...]

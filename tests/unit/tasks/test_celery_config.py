@@ -23,6 +23,7 @@ from app.tasks.celery_config import (
     transport_options,
 )
 from app.tasks.scheduler import OutboxScheduler
+from scripts.live.deployment import REPOSITORY
 
 BRPOP_SECONDS = 1.0
 """How long a worker's consumer waits in one BRPOP (kombu's ``polling_interval``)."""
@@ -145,8 +146,14 @@ def test_the_schedule_names_tasks_that_are_there() -> None:
     assert {entry.task for entry in BEAT_ENTRIES} <= set(our_tasks())
 
 
+@pytest.mark.xfail(
+    strict=True, raises=FileNotFoundError, reason="the compose file comes with the containers"
+)
 def test_every_entry_of_the_schedule_goes_to_a_queue_that_a_worker_takes_from() -> None:
-    taken = {queue for group in WORKER_GROUPS for queue in group.queues}
+    compose = (REPOSITORY / "docker-compose.celery.yml").read_text()
+    services = re.findall(r"^  (\w+):$", compose, re.MULTILINE)
+    groups = [group for group in WORKER_GROUPS if group.name in services]
+    taken = {queue for group in groups for queue in group.queues}
     for entry in BEAT_ENTRIES:
         assert celery_app.amqp.router.route({}, entry.task)["queue"].name in taken, entry.name
 
