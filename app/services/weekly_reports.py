@@ -34,15 +34,18 @@ def enqueue(
     )
 
 
-def check_counted(session: Session, monday: date) -> None:
+def check_counted(session: Session, monday: date, *, today: date) -> None:
     """Raise ``WeekNotCountedError`` where a day of the week from ``monday`` has no metrics yet.
 
-    Days before the first that was ever counted do not: a marketplace may begin on a Thursday.
+    ``today`` and later days have none, nor need those before the first that was ever counted:
+    a marketplace may begin on a Thursday.
     """
     counted = set(session.scalars(select(DailyMetrics.date).where(_in_week(DailyMetrics, monday))))
     first = session.scalar(select(func.min(DailyMetrics.date)))
     days = (monday + number * DAY for number in range(DAYS_OF_A_WEEK))
-    missing = [day for day in days if first is not None and first <= day and day not in counted]
+    missing = [
+        day for day in days if first is not None and first <= day < today and day not in counted
+    ]
     if missing:
         raise WeekNotCountedError(f"not counted yet: {', '.join(map(str, missing))}")
 

@@ -9,6 +9,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from app import clock, db
 from app.adapters.mailers import mailer_from
 from app.domain import days
+from app.domain.calendar import day_of
 from app.services import digests, email, email_delivery, password_resets, weekly_reports
 from app.settings import load_settings
 from app.tasks.base import BaseTask
@@ -73,7 +74,8 @@ def send_weekly_reports(
     """
     monday = days.parse_monday(week_start_iso)
     with db.reading() as session:
-        weekly_reports.check_counted(session, monday)
+        zone = ZoneInfo(load_settings().celery_timezone)
+        weekly_reports.check_counted(session, monday, today=day_of(clock.utcnow(), zone))
     with self.transaction() as session:
         summary = weekly_reports.enqueue(
             session, monday, now=clock.utcnow(), after_user_id=after_user_id

@@ -34,7 +34,7 @@ from tests.builders import (
     an_instructor,
     an_instructors_day,
 )
-from tests.fakes import FakeBroker
+from tests.fakes import FakeBroker, FakeClock
 from tests.mailers import FakeMailer
 from tests.tracing import deliver
 from tests.unit.tasks.conftest import entry
@@ -232,6 +232,21 @@ def test_a_weekly_report_begins_on_a_monday(broker: FakeBroker) -> None:
     monday = date(2026, 6, 22)
     with db.transaction() as session:
         an_instructors_day(session, instructor=an_instructor(session), date=monday)
+    run(broker, email.send_weekly_reports, monday.isoformat())
+    assert mails() == [(EmailKind.WEEKLY_REPORT, 20260622)]
+
+
+def test_a_weekly_report_of_a_week_that_goes_on_is_about_the_days_so_far(
+    broker: FakeBroker, now: FakeClock
+) -> None:
+    now.now = datetime(2026, 6, 24, 4, tzinfo=UTC)  # midnight in US/Eastern
+    monday = date(2026, 6, 22)
+    with db.transaction() as session:
+        an_instructors_day(session, instructor=an_instructor(session), date=monday)
+        a_counted_day(session, monday)
+    assert run(broker, email.send_weekly_reports, monday.isoformat()).state == states.RETRY
+    with db.transaction() as session:
+        a_counted_day(session, monday + timedelta(days=1))
     run(broker, email.send_weekly_reports, monday.isoformat())
     assert mails() == [(EmailKind.WEEKLY_REPORT, 20260622)]
 
