@@ -11,42 +11,26 @@ import pytest
 from sqlalchemy import URL, make_url
 
 from scripts.live.postgres_server import WITHOUT_SAFETY, PostgresServer, find_programs
-from tests.service_choice import ServiceChoice, choose, image_from, running
+from tests.service_choice import Service, running
 
-POSTGRES_IMAGE = "postgres:16-alpine"
+POSTGRES = Service("--postgres", "POSTGRES_IMAGE", "postgres:16-alpine", find_programs)
 DRIVER = "postgresql+psycopg"
-
-_postgres = pytest.StashKey[ServiceChoice]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--postgres",
-        metavar="container|embedded|URL",
-        help="the PostgreSQL of integration tests: a container, a server process of our own, or"
-        " a server somewhere: the URL of one of its databases, which is left alone, and a user"
-        " who may create others. Default: a container where Docker answers and has the image,"
-        " else embedded.",
+    POSTGRES.add_option(
+        parser,
+        "the PostgreSQL of integration tests: a container, a server process of our own, or a"
+        " server somewhere: the URL of one of its databases, which is left alone, and a user who"
+        " may create others.",
     )
-
-
-def chosen_postgres(config: pytest.Config) -> ServiceChoice:
-    """The choice, made once, when a test needs it."""
-    if _postgres not in config.stash:
-        config.stash[_postgres] = choose(
-            "--postgres",
-            config.getoption("--postgres"),
-            image=lambda: image_from("POSTGRES_IMAGE", POSTGRES_IMAGE),
-            find_server=find_programs,
-        )
-    return config.stash[_postgres]
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     """Say which PostgreSQL this run will use, if any of its tests uses one."""
     if not any(_uses_postgres(item) for item in items):
         return []
-    choice = chosen_postgres(config)
+    choice = POSTGRES.chosen(config)
     if choice.kind == "url":
         return [f"postgres: url {make_url(choice.where).render_as_string(hide_password=True)}"]
     return [f"postgres: {choice}"]
@@ -63,7 +47,7 @@ def postgres_url(
     pytestconfig: pytest.Config, missing_service: Callable[[str], NoReturn]
 ) -> Iterator[URL]:
     """A way to the chosen server, for the whole run, as a user who may create databases."""
-    choice = chosen_postgres(pytestconfig)
+    choice = POSTGRES.chosen(pytestconfig)
     if choice.kind == "missing":
         missing_service(f"no PostgreSQL {choice.where}")
     elif choice.kind == "container":

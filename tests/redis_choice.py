@@ -11,40 +11,24 @@ import pytest
 import redis
 
 from scripts.live.redis_server import RedisServer, find_server
-from tests.service_choice import ServiceChoice, choose, image_from, running
+from tests.service_choice import Service, running
 
-REDIS_IMAGE = "redis:7-alpine"
-
-_redis = pytest.StashKey[ServiceChoice]()
+REDIS = Service("--redis", "REDIS_IMAGE", "redis:7-alpine", find_server)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--redis",
-        metavar="container|embedded|URL",
-        help="the Redis of integration tests: a container, a server process of our own, or an"
-        " empty database somewhere (it is flushed). Default: a container where Docker answers"
-        " and has the image, else embedded.",
+    REDIS.add_option(
+        parser,
+        "the Redis of integration tests: a container, a server process of our own, or an"
+        " empty database somewhere (it is flushed).",
     )
-
-
-def chosen_redis(config: pytest.Config) -> ServiceChoice:
-    """The choice, made once, when a test needs it."""
-    if _redis not in config.stash:
-        config.stash[_redis] = choose(
-            "--redis",
-            config.getoption("--redis"),
-            image=lambda: image_from("REDIS_IMAGE", REDIS_IMAGE),
-            find_server=find_server,
-        )
-    return config.stash[_redis]
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     """Say which Redis this run will use, if any of its tests uses one."""
     if not any("redis_url" in getattr(item, "fixturenames", ()) for item in items):
         return []
-    return [f"redis: {chosen_redis(config)}"]
+    return [f"redis: {REDIS.chosen(config)}"]
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +36,7 @@ def redis_url(
     pytestconfig: pytest.Config, missing_service: Callable[[str], NoReturn]
 ) -> Iterator[str]:
     """The URL of the chosen Redis, for the whole run. Most tests want ``broker_url``."""
-    choice = chosen_redis(pytestconfig)
+    choice = REDIS.chosen(pytestconfig)
     if choice.kind == "missing":
         missing_service(f"no Redis {choice.where}")
     elif choice.kind == "container":
@@ -79,7 +63,7 @@ def redis_in_a_container(image: str) -> Generator[str]:
 @pytest.fixture(scope="session")
 def _databases(pytestconfig: pytest.Config, redis_url: str) -> Iterator[str]:
     """URLs of databases in turn, so that a straggler of one test does not write into the next."""
-    if chosen_redis(pytestconfig).kind == "url":
+    if REDIS.chosen(pytestconfig).kind == "url":
         return itertools.repeat(redis_url)
     return itertools.cycle(f"{redis_url.removesuffix('/0')}/{number}" for number in range(16))
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
+
+import pytest
 
 from scripts.live.deployment import REPOSITORY
 
@@ -36,30 +38,48 @@ class ServiceChoice:
         return f"{self.kind} {self.where}{self.note}"
 
 
-def choose(
-    flag: str,
-    option: str | None,
-    *,
-    image: Callable[[], str],
-    find_server: Callable[[], object],
-) -> ServiceChoice:
-    """What the option says; without it a container where Docker has the image, else embedded.
+@dataclass(frozen=True, eq=False)
+class Service:
+    """What a command-line option chooses, once a run."""
 
-    ``find_server`` raises a ``RuntimeError`` in one line where this machine has no server.
-    """
+    flag: str
+    image_variable: str
+    public_image: str
+    find_server: Callable[[], object]
+    """Raises a ``RuntimeError`` in one line where this machine has none."""
+    _key: pytest.StashKey[ServiceChoice] = field(default_factory=pytest.StashKey[ServiceChoice])
+
+    def add_option(self, parser: pytest.Parser, what: str) -> None:
+        """Offer the option; ``what`` says in a sentence what it chooses."""
+        parser.addoption(
+            self.flag,
+            metavar="container|embedded|URL",
+            help=f"{what} Default: a container where Docker answers and has the image, else"
+            " embedded.",
+        )
+
+    def chosen(self, config: pytest.Config) -> ServiceChoice:
+        """The choice, made when a test first needs it."""
+        if self._key not in config.stash:
+            config.stash[self._key] = choose(self, config.getoption(self.flag))
+        return config.stash[self._key]
+
+
+def choose(service: Service, option: str | None) -> ServiceChoice:
+    """What the option says; without it a container where Docker has the image, else embedded."""
     if option not in (None, "container", "embedded"):
         return ServiceChoice("url", str(option))
     note = ""
     if option != "embedded":
-        wanted = image()
+        wanted = image_from(service.image_variable, service.public_image)
         why_not = _why_no_container(wanted)
         if why_not is None:
             return ServiceChoice("container", wanted)
         if option == "container":
-            return ServiceChoice("missing", f"({flag}=container, but {why_not})")
+            return ServiceChoice("missing", f"({service.flag}=container, but {why_not})")
         note = f" (no container: {why_not})"
     try:
-        return ServiceChoice("embedded", str(find_server()), note)
+        return ServiceChoice("embedded", str(service.find_server()), note)
     except RuntimeError as error:
         return ServiceChoice("missing", f"({error})", note)
 

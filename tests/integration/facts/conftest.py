@@ -5,20 +5,12 @@ import redis
 from celery import Celery
 from kombu import Connection
 
-from app.settings import Settings
-from app.tasks.celery_config import config
-
-
-def app_on(url: str) -> Celery:
-    """A Celery app with this project's configuration and none of its tasks, on a given Redis."""
-    app = Celery("facts", set_as_current=False)
-    app.conf.update(config(Settings()), broker_url=url, result_backend=url, include=[])
-    return app
+from tests.taskless_app import taskless_app
 
 
 @pytest.fixture
 def app(broker_url: str) -> Iterator[Celery]:
-    made = app_on(broker_url)
+    made = taskless_app(broker_url)
     yield made
     made.close()
 

@@ -11,7 +11,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from scripts.live.redis_server import RedisServer
-from tests.integration.facts.conftest import app_on
+from tests.taskless_app import taskless_app
 
 TIMEOUT = 1.0  # seconds
 GENEROUS = 8.0  # seconds; a test that took the kernel's time-outs would take minutes
@@ -19,7 +19,7 @@ GENEROUS = 8.0  # seconds; a test that took the kernel's time-outs would take mi
 
 @contextmanager
 def impatient_app(url: str) -> Iterator[Celery]:
-    app = app_on(url)
+    app = taskless_app(url)
     options = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "max_retries": 0}
     app.conf.broker_transport_options = {**app.conf.broker_transport_options, **options}
     yield app

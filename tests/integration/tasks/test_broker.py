@@ -12,24 +12,17 @@ from celery import Celery
 from app.outbox import DUE_INSTANT_HEADER, BrokerUnavailableError
 from app.outbox.broker import NoStamp, OutboxMessage, QueueDepth
 from app.routing import QUEUES
-from app.settings import load_settings
 from app.tasks.broker import RedisBroker
-from app.tasks.celery_config import config
 from scripts.live.redis_server import RedisServer
+from tests.taskless_app import taskless_app
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 TIMEOUT_SECONDS = 1.0
 
 
-def app_on(url: str) -> Celery:
-    app = Celery("broker-test", set_as_current=False)
-    app.conf.update(config(load_settings()), broker_url=url, result_backend=url, include=[])
-    return app
-
-
 @pytest.fixture
 def app(broker_url: str) -> Iterator[Celery]:
-    made = app_on(broker_url)
+    made = taskless_app(broker_url)
     yield made
     made.close()
 
@@ -155,7 +148,7 @@ def test_many_messages_go_out_in_one_round_trip(broker: RedisBroker, broker_url:
 
 
 def test_a_stopped_redis_is_unavailable_at_once(own_redis: RedisServer) -> None:
-    broker = RedisBroker(app_on(own_redis.url), timeout=TIMEOUT_SECONDS)
+    broker = RedisBroker(taskless_app(own_redis.url), timeout=TIMEOUT_SECONDS)
     broker.now()
     own_redis.stop()
     started = monotonic()
@@ -169,7 +162,7 @@ def test_a_stopped_redis_is_unavailable_at_once(own_redis: RedisServer) -> None:
 
 
 def test_a_hung_redis_is_unavailable_after_the_timeout(own_redis: RedisServer) -> None:
-    broker = RedisBroker(app_on(own_redis.url), timeout=TIMEOUT_SECONDS)
+    broker = RedisBroker(taskless_app(own_redis.url), timeout=TIMEOUT_SECONDS)
     broker.now()
     own_redis.pause()
     started = monotonic()
