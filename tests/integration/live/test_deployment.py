@@ -30,7 +30,7 @@ def deployment_of_throwaway(
 @pytest.fixture
 def call(broker_url: str) -> Iterator[Callable[..., object]]:
     """Publish a task by name."""
-    with Celery(broker=broker_url) as producer:
+    with Celery(broker=broker_url, set_as_current=False) as producer:
         yield lambda name, *args: producer.send_task(name, args)
 
 
