@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+from app import outbox
 
 pytest_plugins = (
     "tests.database",
@@ -44,6 +47,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("enable_socket")
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(HANGS_AFTER_SECONDS))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_published() -> None:
+    """Keep what tests enqueue away from the Redis of whoever runs them.
+
+    Importing ``app.tasks`` attaches that; a test that wants a broker attaches its own.
+    """
+    import_module("app.tasks")
+    outbox.attach(None)
 
 
 @pytest.fixture(scope="session")
