@@ -87,7 +87,7 @@ class BaseTask(Task[P, R_co]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         if self.request.called_directly:
             return super().__call__(*args, **kwargs)
-        self.request.update(guarded=False, planned_retry=None, last_error=None)
+        self.request.update(guarded=False, planned_retry=None, not_to_retry=None)
         with self._bookkeeping():
             refusal = self._refusal()
         if refusal is not None:
@@ -113,7 +113,7 @@ class BaseTask(Task[P, R_co]):
         try:
             return self.run(*args, **kwargs)
         except self.transient_errors as error:
-            if error is self.request.get("last_error"):
+            if error is self.request.get("not_to_retry"):
                 raise
             raise self.retry(exc=error) from error
 
@@ -181,6 +181,8 @@ class BaseTask(Task[P, R_co]):
         """
         if isinstance(exc, AlreadyDoneError | AssertionError | Retry | Ignore | Reject):
             raise exc
+        # What is raised instead of a retry may be transient: _run must not retry it after all.
+        self.request.update(not_to_retry=exc)
         retries = self.request.retries
         if countdown is None and eta is None:
             countdown = self.backoff(retries)
@@ -190,10 +192,7 @@ class BaseTask(Task[P, R_co]):
             raise TypeError(f"an outbox task keeps its queue and options: {sorted(options)}")
         limit = self.max_retries if max_retries is None else max_retries
         if limit is not None and retries >= limit:
-            last_error = exc or MaxRetriesExceededError(f"{self.name} failed {retries + 1} times")
-            # It may be transient: then _run must not take it for a reason to try again.
-            self.request.update(last_error=last_error)
-            raise last_error
+            raise exc or MaxRetriesExceededError(f"{self.name} failed {retries + 1} times")
         due_at = eta or clock.utcnow() + timedelta(seconds=countdown or 0)
         retry = RetryFromEntry(exc=exc, when=due_at)
         retry.planned = PlannedRetry(
@@ -205,7 +204,7 @@ class BaseTask(Task[P, R_co]):
         if throw:
             raise retry
         # Written when the body has ended: it may hold the row's lock now.
-        self.request.update(planned_retry=retry)
+        self.request.update(planned_retry=retry, not_to_retry=None)
         return retry
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:

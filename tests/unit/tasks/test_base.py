@@ -217,6 +217,17 @@ def test_it_does_so_for_an_error_that_would_be_retried_anyway(bench: Bench) -> N
     assert run_until_dead(bench, bench.task(body, max_retries=5)) == 2
 
 
+def test_it_does_so_for_work_that_did_not_come_from_the_outbox(bench: Bench) -> None:
+    def body(self: BaseTask) -> None:
+        try:
+            raise TransientError("x")
+        except TransientError as error:
+            raise self.retry(exc=error, countdown=1, max_retries=1) from error
+
+    task = bench.task(body, max_retries=5)
+    assert deliver_foreign(task, "an-id", retries=1).state == states.FAILURE
+
+
 def test_a_retry_may_change_the_arguments(bench: Bench) -> None:
     def body(self: BaseTask, n: int) -> None:
         raise self.retry(args=(n + 1,), countdown=1)
