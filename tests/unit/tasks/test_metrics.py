@@ -40,7 +40,9 @@ def _no_reasons_before() -> Iterator[None]:
     metrics._reasons.update(before)
 
 
-def a_request(task: Any, now: FakeClock, *, queue: str = "email", stamped: bool = True) -> Any:
+def a_request(
+    task: Any, now: FakeClock, *, queue: str = "email", stamped: bool = True, eventer: Any = None
+) -> Any:
     stamp = {PUBLISHED_AT_HEADER: (now.now - WAITED).isoformat()} if stamped else {}
     message = Message(
         body=b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
@@ -51,7 +53,7 @@ def a_request(task: Any, now: FakeClock, *, queue: str = "email", stamped: bool 
         delivery_tag="a-tag",
     )
     made = create_request_cls(CountedRequest, task, MagicMock(), "host", None, app=celery_app)
-    return made(message, app=celery_app, task=task, hostname="host")
+    return made(message, app=celery_app, task=task, hostname="host", eventer=eventer)
 
 
 def counted(task: Any, queue: str = "email") -> dict[str, float]:
@@ -210,3 +212,16 @@ def test_the_outcome_of_a_task_is_told_once_to_celery_as_well(task: Any, now: Fa
     request._on_ack = acknowledged
     succeed(request)
     acknowledged.assert_called_once()
+
+
+def test_the_event_of_a_failure_quotes_no_address(task: Any, now: FakeClock) -> None:
+    eventer = MagicMock(enabled=True)
+    request = a_request(task, now, eventer=eventer)
+    try:
+        raise ValueError("cannot greet ann.lee@mail.example")
+    except ValueError:
+        request.on_failure(ExceptionInfo())
+    sent = str(eventer.send.call_args_list)
+    assert "task-failed" in sent
+    assert "cannot greet (left out)" in sent
+    assert "ann.lee" not in sent
