@@ -1,0 +1,1 @@
+"""Days on virtual time: the real deployment in one process, replayed in seconds."""

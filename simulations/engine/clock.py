@@ -1,0 +1,133 @@
+"""Virtual time: freezegun's frozen clock, moved from event to event."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import freezegun.api as frozen
+
+
+def wall_seconds(*, _real: Callable[[], float] = frozen.real_perf_counter) -> float:
+    """Seconds of the real clock, which goes on: for measuring how long a replay takes."""
+    # A default argument, for freezegun replaces what modules hold by name.
+    return _real()
+
+
+_real_sleep = time.sleep
+
+
+class VirtualClock:
+    """The time that every piece of code in this process is told.
+
+    ``now`` is the true virtual instant (aware, UTC); a process whose own clock is wrong is
+    told ``now + error``.
+    """
+
+    def __init__(self, start: datetime) -> None:
+        if start.tzinfo is None:
+            raise TypeError(f"start={start!r} is naive: pass an aware instant, such as in UTC")
+        self._now = start.astimezone(UTC)
+        self._error = timedelta(0)
+        self._factory: Any = None
+
+    @property
+    def now(self) -> datetime:
+        return self._now
+
+    def move_to(self, instant: datetime) -> None:
+        """Jump; the clock never goes back."""
+        if instant < self._now:
+            raise ValueError(f"the clock is at {self._now}, it cannot go back to {instant}")
+        self._now = instant
+        self._tell()
+
+    def mislead(self, error: timedelta) -> None:
+        """Be off by ``error`` for whoever asks from now on."""
+        if error != self._error:
+            self._error = error
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._factory is not None:
+            self._factory.time_to_freeze = (self._now + self._error).replace(tzinfo=None)
+
+    @contextmanager
+    def in_force(self, sleep: Callable[[float], None]) -> Iterator[None]:
+        """Freeze all clocks of this process at ``now``; ``time.sleep`` calls ``sleep``."""
+        with _keeping_fold(), _sleeping_by(sleep):
+            freezer = frozen.freeze_time(self._now)
+            self._factory = freezer.start()
+            # By default some modules see real time, which costs a look at the stack at
+            # every question; here nobody may.
+            frozen.ignore_lists[-1] = ()
+            try:
+                self._tell()
+                yield
+            finally:
+                self._factory = None
+                freezer.stop()
+
+
+@contextmanager
+def _keeping_fold() -> Iterator[None]:
+    """Keep ``fold``, which freezegun drops (its issues 422 and 596).
+
+    Without it the second 01:30 of an autumn day is told as the first one, and even a right
+    schedule is wrong.
+    """
+    convert, now = frozen.datetime_to_fakedatetime, frozen.FakeDatetime.__dict__["now"]
+
+    def keeping(instant: Any) -> frozen.FakeDatetime:
+        return frozen.FakeDatetime(
+            instant.year,
+            instant.month,
+            instant.day,
+            instant.hour,
+            instant.minute,
+            instant.second,
+            instant.microsecond,
+            instant.tzinfo,
+            fold=instant.fold,
+        )
+
+    def told(cls: type[frozen.FakeDatetime], tz: Any = None) -> frozen.FakeDatetime:
+        instant = cls._time_to_freeze() or frozen.real_datetime.now(UTC).replace(tzinfo=None)
+        if tz is None:
+            return keeping(instant)
+        if tz is UTC:
+            return keeping(instant.replace(tzinfo=UTC))
+        return keeping(tz.fromutc(instant.replace(tzinfo=tz)))
+
+    frozen.datetime_to_fakedatetime = keeping  # type: ignore[assignment]
+    frozen.FakeDatetime.now = classmethod(told)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        frozen.datetime_to_fakedatetime = convert
+        frozen.FakeDatetime.now = now  # type: ignore[method-assign]
+
+
+@contextmanager
+def _sleeping_by(sleep: Callable[[float], None]) -> Iterator[None]:
+    """Let ``time.sleep`` be ``sleep``, also where a module bound it by name."""
+    import sys
+
+    changed = [(time, "sleep")]
+    for module in list(sys.modules.values()):
+        if getattr(module, "__dict__", None) is not None and module is not time:
+            changed += [
+                (module, name)
+                for name, value in list(vars(module).items())
+                if value is _real_sleep and module.__name__ != __name__
+            ]
+    for module, name in changed:
+        setattr(module, name, sleep)
+    try:
+        yield
+    finally:
+        for module, name in changed:
+            setattr(module, name, _real_sleep)
