@@ -1,0 +1,298 @@
+"""As much of Redis as kombu's transport and an outbox use, in memory, behind redis-py's names.
+
+Fast because nothing is encoded, sent or parsed; right as far as the differential test says,
+which replays a day on it and on a real server and compares the traces.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+
+class MemoryRedis:
+    """A server and any number of clients' view of it. ``seconds`` is its clock (epoch)."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self.seconds = seconds
+        self.connection: Any = _Connection()
+        self._refuses: Callable[[], bool] = lambda: False
+        self.lists: dict[str, deque[bytes]] = {}
+        self.hashes: dict[str, dict[str, bytes]] = {}
+        self.sets: dict[str, dict[bytes, None]] = {}
+        self.sorted_sets: dict[str, dict[str, float]] = {}
+
+    def refuse_when(self, refuses: Callable[[], bool]) -> None:
+        """Raise ``ConnectionError`` at every command while ``refuses()`` says so."""
+        self._refuses = refuses
+
+    def _check(self) -> None:
+        if self._refuses():
+            raise RedisConnectionError("Connection refused (virtual)")
+
+    # The server.
+
+    def ping(self) -> bool:
+        self._check()
+        return True
+
+    def time(self) -> tuple[int, int]:
+        self._check()
+        whole, _, part = f"{self.seconds():.6f}".partition(".")
+        return int(whole), int(part)
+
+    def flushdb(self) -> bool:
+        self._check()
+        for kept in (self.lists, self.hashes, self.sets, self.sorted_sets):
+            kept.clear()
+        return True
+
+    def exists(self, *keys: str) -> int:
+        self._check()
+        return sum(
+            key in self.lists or key in self.hashes or key in self.sets or key in self.sorted_sets
+            for key in keys
+        )
+
+    def delete(self, *keys: str) -> int:
+        self._check()
+        found = 0
+        for key in keys:
+            kept: Any
+            for kept in (self.lists, self.hashes, self.sets, self.sorted_sets):
+                found += kept.pop(key, None) is not None
+        return found
+
+    # Lists: the left end is index 0.
+
+    def lpush(self, key: str, *values: str | bytes) -> int:
+        self._check()
+        items = self.lists.setdefault(key, deque())
+        items.extendleft(_bytes(value) for value in values)
+        return len(items)
+
+    def rpush(self, key: str, *values: str | bytes) -> int:
+        self._check()
+        items = self.lists.setdefault(key, deque())
+        items.extend(_bytes(value) for value in values)
+        return len(items)
+
+    def rpop(self, key: str) -> bytes | None:
+        self._check()
+        items = self.lists.get(key)
+        if items is None:
+            return None
+        value = items.pop()
+        if not items:
+            del self.lists[key]
+        return value
+
+    def llen(self, key: str) -> int:
+        self._check()
+        return len(self.lists.get(key, ()))
+
+    def lindex(self, key: str, index: int) -> bytes | None:
+        self._check()
+        items = self.lists.get(key, ())
+        return items[index] if -len(items) <= index < len(items) else None
+
+    # Hashes.
+
+    def hset(self, key: str, field: str | bytes, value: str | bytes) -> int:
+        self._check()
+        fields = self.hashes.setdefault(key, {})
+        added = _text(field) not in fields
+        fields[_text(field)] = _bytes(value)
+        return int(added)
+
+    def hget(self, key: str, field: str | bytes) -> bytes | None:
+        self._check()
+        return self.hashes.get(key, {}).get(_text(field))
+
+    def hvals(self, key: str) -> list[bytes]:
+        self._check()
+        return list(self.hashes.get(key, {}).values())
+
+    def hdel(self, key: str, *fields: str | bytes) -> int:
+        self._check()
+        kept = self.hashes.get(key, {})
+        gone = sum(kept.pop(_text(field), None) is not None for field in fields)
+        if key in self.hashes and not kept:
+            del self.hashes[key]
+        return gone
+
+    # Sets.
+
+    def sadd(self, key: str, *members: str | bytes) -> int:
+        self._check()
+        kept = self.sets.setdefault(key, {})
+        before = len(kept)
+        kept.update(dict.fromkeys(_bytes(member) for member in members))
+        return len(kept) - before
+
+    def srem(self, key: str, *members: str | bytes) -> int:
+        self._check()
+        kept = self.sets.get(key, {})
+        gone = 0
+        for member in members:
+            if _bytes(member) in kept:
+                del kept[_bytes(member)]
+                gone += 1
+        if key in self.sets and not kept:
+            del self.sets[key]
+        return gone
+
+    def smembers(self, key: str) -> set[bytes]:
+        self._check()
+        return set(self.sets.get(key, ()))
+
+    # Sorted sets.
+
+    def zadd(self, key: str, mapping: Mapping[str | bytes, float], *, xx: bool = False) -> int:
+        self._check()
+        kept = self.sorted_sets.get(key, {})
+        added = 0
+        for given, score in mapping.items():
+            member = _text(given)
+            if member in kept or not xx:
+                added += member not in kept
+                kept[member] = score
+        if kept:
+            self.sorted_sets[key] = kept
+        return added
+
+    def zrem(self, key: str, *members: str | bytes) -> int:
+        self._check()
+        kept = self.sorted_sets.get(key, {})
+        gone = sum(kept.pop(_text(member), None) is not None for member in members)
+        if key in self.sorted_sets and not kept:
+            del self.sorted_sets[key]
+        return gone
+
+    def zrange(
+        self,
+        key: str,
+        start: float,
+        end: float,
+        *,
+        desc: bool,
+        byscore: bool,
+        withscores: bool,
+        offset: int | None = None,
+        num: int | None = None,
+    ) -> list[tuple[bytes, float]]:
+        """As kombu asks it: the highest scores first, members with their scores."""
+        self._check()
+        if not (desc and byscore and withscores):
+            raise NotImplementedError("only ZRANGE ... BYSCORE REV WITHSCORES")
+        found: list[tuple[float, str]] = []
+        for member, score in self.sorted_sets.get(key, {}).items():
+            if end <= score <= start:
+                insort(found, (score, member))
+        found.reverse()
+        if num is not None:
+            found = found[offset or 0 : (offset or 0) + num]
+        return [(member.encode(), score) for score, member in found]
+
+    # What makes several commands one.
+
+    def pipeline(self, transaction: bool = True) -> _Pipeline:
+        return _Pipeline(self)
+
+    def transaction(self, body: Callable[[_Pipeline], None], *_watched: str) -> list[Any]:
+        """Nothing else runs in between, so a watched key never changes."""
+        pipe = _Pipeline(self, immediate=True)
+        body(pipe)
+        return pipe.execute()
+
+    def lock(self, name: str, timeout: float | None = None) -> FreeLock:
+        self._check()
+        return FreeLock()
+
+    def register_script(self, script: str) -> Any:
+        raise NotImplementedError("the memory broker runs no Lua scripts")
+
+    def publish(self, topic: str, payload: str | bytes) -> int:
+        """To nobody: there are no fanout consumers."""
+        self._check()
+        return 0
+
+    def parse_response(self, connection: Any, command_name: str, **_options: Any) -> Any:
+        """The answer to the BRPOP that was sent last; ``None`` where nothing waits."""
+        self._check()
+        *keys, _timeout = connection.sent
+        for key in keys:
+            value = self.rpop(key)
+            if value is not None:
+                return key.encode(), value
+        return None
+
+
+class _Connection:
+    """Where kombu sends its BRPOP."""
+
+    sent: tuple[Any, ...] = ()
+
+    def send_command(self, _name: str, *args: Any) -> None:
+        self.sent = args
+
+    def disconnect(self) -> None: ...
+
+
+class FreeLock:
+    """Nobody else is at work at the same instant."""
+
+    def acquire(self, blocking: bool = True) -> bool:
+        return True
+
+    def release(self) -> None: ...
+
+
+class _Pipeline:
+    """Commands that are run together by ``execute``; reads are answered at once in a
+    transaction until ``multi``, as those of redis-py are."""
+
+    def __init__(self, server: MemoryRedis, *, immediate: bool = False) -> None:
+        self._server = server
+        self._immediate = immediate
+        self._commands: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
+
+    def multi(self) -> None:
+        self._immediate = False
+
+    def execute(self) -> list[Any]:
+        commands, self._commands = self._commands, []
+        self._server._check()
+        return [call(*args, **kwargs) for call, args, kwargs in commands]
+
+    def reset(self) -> None:
+        self._commands = []
+
+    def __enter__(self) -> _Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reset()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._server, name)
+        if self._immediate:
+            return call  # type: ignore[no-any-return]
+
+        def later(*args: Any, **kwargs: Any) -> _Pipeline:
+            self._commands.append((call, args, kwargs))
+            return self
+
+        return later
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()
