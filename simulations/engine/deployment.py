@@ -1,0 +1,253 @@
+"""A Celery deployment on virtual time, in one process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any, TextIO
+
+from celery import Celery
+from celery._state import _tls, get_current_app  # type: ignore[attr-defined]
+from kombu.utils.imports import symbol_by_name
+
+from simulations.engine.beat import BeatProcess
+from simulations.engine.broker import VirtualBroker
+from simulations.engine.clock import VirtualClock
+from simulations.engine.loop import EventLoop, Process, QuietUntil, SimulationError
+from simulations.engine.pool import ServiceTime, ServiceTimes
+from simulations.engine.randomness import seeded
+from simulations.engine.trace import Trace
+from simulations.engine.worker import RESTART_SECONDS, WorkerGroup, WorkerProcess
+
+
+class Deployment:
+    """Workers, beats and a broker of ``app``, from ``start`` (aware) on.
+
+        with Deployment(app, start=..., seed=7) as deployment:
+            deployment.run_until(deployment.now + timedelta(hours=24))
+
+    Inside the block all clocks of this process are virtual, ``time.sleep`` takes no time,
+    and what ``app`` publishes goes to a broker in memory, or to the empty Redis database
+    behind ``broker_url``. The same arguments give the same trace. Not for two at a time.
+
+    ``workers`` says which workers there are, ``beats`` how many beats. ``service_times``
+    tells how long a run takes (by default no time). ``beat_quiet_until`` may say when a
+    beat's ticks would do nothing, so that they need not be run.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        *,
+        start: datetime,
+        seed: int = 0,
+        workers: Sequence[WorkerGroup] = (WorkerGroup(),),
+        beats: int = 1,
+        broker_url: str | None = None,
+        service_times: ServiceTimes | None = None,
+        beat_quiet_until: QuietUntil | None = None,
+        skip_quiet_ticks: bool = True,
+        trace_into: TextIO | None = None,
+    ) -> None:
+        self.app = app
+        self.seed = seed
+        self.clock = VirtualClock(start)
+        self.loop = EventLoop(self.clock, skip_quiet_ticks=skip_quiet_ticks)
+        self.trace = Trace(lambda: self.clock.now, trace_into)
+        self.service_times = service_times or (lambda _task: ServiceTime())
+        self.workers: dict[str, WorkerProcess] = {}
+        self.beats: dict[str, BeatProcess] = {}
+        self.web = Process(self.loop, "web")
+        """The process of whoever is neither worker nor beat: it books and publishes."""
+        self._groups = tuple(workers)
+        self._beat_count = beats
+        self._broker_url = broker_url
+        self._beat_quiet_until = beat_quiet_until
+        self._held_down: set[str] = set()
+        self._on_worker: list[Callable[[WorkerProcess], None]] = []
+        self._stack = ExitStack()
+        self.consumer_class: type[Any] = object
+        self.broker: VirtualBroker
+
+    @property
+    def now(self) -> datetime:
+        """The present virtual instant (aware, UTC)."""
+        return self.clock.now
+
+    def worker_running(self) -> WorkerProcess:
+        """The worker in whose process this is called."""
+        running = self.loop.running
+        if not isinstance(running, WorkerProcess):
+            raise SimulationError(f"{running.name} is no worker")
+        return running
+
+    def rng(self, purpose: str) -> Random:
+        """A generator of its own for each purpose, so that one more draw moves no other."""
+        return Random(f"{self.seed}:{purpose}")
+
+    def on_worker(self, call: Callable[[WorkerProcess], None]) -> None:
+        """Call ``call`` in each worker's process when its parts have been made."""
+        self._on_worker.append(call)
+
+    def worker_made(self, worker: WorkerProcess) -> None:
+        for call in self._on_worker:
+            call(worker)
+
+    def __enter__(self) -> Deployment:
+        with ExitStack() as stack:
+            # Imported before time is virtual: nothing may bind a frozen clock for good.
+            self.app.finalize()
+            self.app.loader.import_default_modules()
+            self.consumer_class = self._consuming()
+            stack.enter_context(_quiet_logs())
+            self.broker = VirtualBroker(
+                self.loop,
+                self.trace,
+                url=self._broker_url,
+                transport_options=self.app.conf.broker_transport_options,
+            )
+            stack.callback(self.broker.close)
+            stack.enter_context(self.clock.in_force(self.loop.sleep))
+            stack.enter_context(seeded(self.rng("celery")))
+            stack.enter_context(self._app_on_virtual_broker())
+            stack.callback(self._end_processes)
+            for group in self._groups:
+                for number in range(1, group.workers + 1):
+                    self.start_worker(f"{group.name}{number}", group)
+            for number in range(1, self._beat_count + 1):
+                self.start_beat(f"beat{number}")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._stack.close()
+
+    def run_until(self, end: datetime) -> None:
+        """Let everything happen up to ``end`` (aware), that instant included."""
+        self.loop.run_until(end)
+
+    def run_for(self, duration: timedelta) -> None:
+        self.run_until(self.now + duration)
+
+    def call_at(self, when: datetime, call: Callable[[], None]) -> None:
+        """Do ``call`` at ``when`` in the web process, where it may sleep and publish."""
+
+        def begin() -> None:
+            self.web.spawn(call)
+
+        self.loop.call_at(when, begin)
+
+    def start_worker(self, name: str, group: WorkerGroup) -> None:
+        def again() -> None:
+            if name not in self._held_down and not self._ending:
+                self.loop.call_later(RESTART_SECONDS, lambda: self._revive(name, group))
+
+        worker = WorkerProcess(self, name, group, on_end=again)
+        self.workers[name] = worker
+        worker.start(worker.run)
+
+    def _revive(self, name: str, group: WorkerGroup) -> None:
+        if name not in self._held_down and not self.workers[name].alive:
+            self.start_worker(name, group)
+
+    def start_beat(self, name: str) -> None:
+        def again() -> None:
+            if name not in self._held_down and not self._ending:
+                self.loop.call_later(RESTART_SECONDS, lambda: self._revive_beat(name))
+
+        beat = BeatProcess(self, name, on_end=again, quiet_until=self._beat_quiet_until)
+        self.beats[name] = beat
+        beat.start(beat.run)
+
+    def _revive_beat(self, name: str) -> None:
+        if name not in self._held_down and not self.beats[name].alive:
+            self.start_beat(name)
+
+    def hold_down(self, name: str) -> None:
+        """Kill a worker or beat, and do not let its supervisor start it again."""
+        self._held_down.add(name)
+        process: Process = self.workers[name] if name in self.workers else self.beats[name]
+        process.kill()
+
+    def let_start(self, name: str) -> None:
+        """Let what was held down start now."""
+        self._held_down.discard(name)
+        if name in self.workers:
+            self._revive(name, self.workers[name].group)
+        else:
+            self._revive_beat(name)
+
+    _ending = False
+
+    def _end_processes(self) -> None:
+        self._ending = True
+        for process in (*self.workers.values(), *self.beats.values(), self.web):
+            process.kill()
+        self.loop.run_until(self.now)
+
+    def _consuming(self) -> type[Any]:
+        """The app's consumer, with a loop on virtual time."""
+        given = symbol_by_name(self.app.conf.worker_consumer)
+
+        def loop(consumer: Any, connection: Any, task_consumer: Any, *args: Any) -> None:
+            self.worker_running().consume(consumer, connection, task_consumer, *args)
+
+        return type(given.__name__, (given,), {"loop": staticmethod(loop)})
+
+    @contextmanager
+    def _app_on_virtual_broker(self) -> Iterator[None]:
+        """Every connection that ``app`` makes goes to the virtual broker."""
+        app: Any = self.app
+        conf = app.conf
+
+        def connection(_url: Any, **options: Any) -> Any:
+            given = {**conf.broker_transport_options, **(options.get("transport_options") or {})}
+            return app.amqp.Connection(
+                "redis://virtual:0/0",
+                transport=self.broker.transport_class,
+                transport_options=given,
+                heartbeat=options.get("heartbeat"),
+                connect_timeout=conf.broker_connection_timeout,
+            )
+
+        kept = {
+            name: conf[name]
+            for name in ("worker_enable_remote_control", "worker_send_task_events", "include")
+        }
+        current = get_current_app()
+        default_queues = app.amqp.queues._consume_from
+        conf.update(worker_enable_remote_control=False, worker_send_task_events=False)
+        app._connection = connection
+        _forget_connections(app)
+        for task in app.tasks.values():
+            task.__trace__ = None
+        app.set_current()
+        try:
+            yield
+        finally:
+            del app._connection
+            conf.update(kept)
+            app.amqp.queues._consume_from = default_queues
+            _forget_connections(app)
+            for task in app.tasks.values():
+                task.__trace__ = None
+            _tls.current_app = current
+
+
+def _forget_connections(app: Any) -> None:
+    app._pool = None
+    app.amqp._producer_pool = None
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """The trace says what happens; hundreds of thousands of log lines would cost minutes."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
