@@ -1,4 +1,4 @@
-"""A cache of slots in memory, which keeps what Redis would keep."""
+"""The cache of free slots in memory, which keeps what Redis would keep."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ def nothing() -> None:
 
 
 @dataclass
-class FakeSlotCache:
+class MemorySlotCache:
     """``tests/integration/adapters/test_slot_cache.py`` holds it against the real one."""
 
     entries: dict[int, str] = field(default_factory=dict)

@@ -30,8 +30,8 @@ from app.models import Booking, StaleAvailability
 from app.services import availability, bookings
 from app.services.availability import free_slots
 from app.services.slot_refresh import refresh
+from simulations.marketplace.slot_cache import MemorySlotCache
 from tests.builders import NOON, a_service, a_student, an_instructor
-from tests.slot_caches import FakeSlotCache
 
 INSTRUCTORS = 3
 EXAMPLES = 30
@@ -64,7 +64,7 @@ class CachedSlots(RuleBasedStateMachine):
         shutil.copy(migrated(), self.folder / "test.sqlite3")
         self.engine = db.create_database_engine(f"sqlite:///{self.folder}/test.sqlite3")
         self.engine_before = db.use(self.engine)
-        self.cache = FakeSlotCache(before_write=stand_still, after_write=stand_still)
+        self.cache = MemorySlotCache(before_write=stand_still, after_write=stand_still)
         self.under_way: list[greenlet] = []
 
     @initialize()

@@ -23,7 +23,7 @@ from app.adapters.slot_cache import (
 )
 from app.settings import Settings
 from scripts.live.redis_server import RedisServer
-from tests.slot_caches import FakeSlotCache
+from simulations.marketplace.slot_cache import MemorySlotCache
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ENTRY = CachedSlots(7, 5, NOON, "Europe/Berlin", {60: [NOON + timedelta(hours=1)]})
@@ -37,7 +37,7 @@ def on(url: str) -> AbstractContextManager[SlotCache]:
 
 @pytest.fixture(params=["redis", "memory"])
 def cache(request: pytest.FixtureRequest, broker_url: str) -> Iterator[SlotCache]:
-    in_memory: AbstractContextManager[SlotCache] = nullcontext(FakeSlotCache())
+    in_memory: AbstractContextManager[SlotCache] = nullcontext(MemorySlotCache())
     with on(broker_url) if request.param == "redis" else in_memory as opened:
         yield opened
 
@@ -182,7 +182,7 @@ def test_a_hung_redis_is_unavailable_after_the_timeout(
 
 
 def _empty(cache: SlotCache) -> None:
-    if isinstance(cache, FakeSlotCache):
+    if isinstance(cache, MemorySlotCache):
         cache.lose_everything()
     else:
         cache._client.flushdb()

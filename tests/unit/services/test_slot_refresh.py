@@ -11,9 +11,9 @@ from app.models import Role, Service, StaleAvailability, User
 from app.services import availability, bookings
 from app.services.availability import free_slots, mark_stale
 from app.services.slot_refresh import FULL_EVERY, RefreshSummary, refresh
+from simulations.marketplace.slot_cache import MemorySlotCache
 from tests.builders import NOON, a_service, a_student, an_instructor
 from tests.fakes import FakeClock
-from tests.slot_caches import FakeSlotCache
 
 TOMORROW = NOON + timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -26,8 +26,8 @@ def now(database: Engine) -> FakeClock:
 
 
 @pytest.fixture
-def cache() -> FakeSlotCache:
-    return FakeSlotCache()
+def cache() -> MemorySlotCache:
+    return MemorySlotCache()
 
 
 def open_marketplace(instructors: int = 1) -> list[int]:
@@ -60,7 +60,7 @@ def stale() -> list[int]:
         )
 
 
-def is_right(cache: FakeSlotCache, instructor_id: int) -> bool:
+def is_right(cache: MemorySlotCache, instructor_id: int) -> bool:
     """Whether the entry is what the tables say now."""
     entry = cache.read([instructor_id])[instructor_id]
     with db.reading() as session:
@@ -68,7 +68,7 @@ def is_right(cache: FakeSlotCache, instructor_id: int) -> bool:
     return entry.starts == computed.starts and entry.time_zone == computed.time_zone
 
 
-def test_the_first_refresh_writes_every_instructor(now: FakeClock, cache: FakeSlotCache) -> None:
+def test_the_first_refresh_writes_every_instructor(now: FakeClock, cache: MemorySlotCache) -> None:
     ids = open_marketplace(3)
     summary = refresh(cache, clock=now, page=2)
     assert summary == RefreshSummary(full=True, written=3, superseded=0, deleted=0)
@@ -77,7 +77,7 @@ def test_the_first_refresh_writes_every_instructor(now: FakeClock, cache: FakeSl
 
 
 def test_later_ones_write_those_who_changed_and_no_others(
-    now: FakeClock, cache: FakeSlotCache
+    now: FakeClock, cache: MemorySlotCache
 ) -> None:
     one, other = open_marketplace(2)
     refresh(cache, clock=now)
@@ -91,7 +91,7 @@ def test_later_ones_write_those_who_changed_and_no_others(
     assert refresh(cache, clock=now).written == 0
 
 
-def test_cancelling_brings_a_slot_back(now: FakeClock, cache: FakeSlotCache) -> None:
+def test_cancelling_brings_a_slot_back(now: FakeClock, cache: MemorySlotCache) -> None:
     (instructor_id,) = open_marketplace()
     booking_id = book(instructor_id)
     refresh(cache, clock=now)
@@ -102,7 +102,7 @@ def test_cancelling_brings_a_slot_back(now: FakeClock, cache: FakeSlotCache) -> 
     assert TOMORROW in cache.read([instructor_id])[instructor_id].starts[60]
 
 
-def test_what_was_rolled_back_makes_nothing_stale(now: FakeClock, cache: FakeSlotCache) -> None:
+def test_what_was_rolled_back_makes_nothing_stale(now: FakeClock, cache: MemorySlotCache) -> None:
     (instructor_id,) = open_marketplace()
     with pytest.raises(KeyError), db.transaction() as session:
         mark_stale(session, instructor_id, now=NOON)
@@ -119,7 +119,7 @@ def test_what_was_rolled_back_makes_nothing_stale(now: FakeClock, cache: FakeSlo
     ],
 )
 def test_all_are_written_again_each_hour(
-    now: FakeClock, cache: FakeSlotCache, passed: timedelta, full: bool
+    now: FakeClock, cache: MemorySlotCache, passed: timedelta, full: bool
 ) -> None:
     open_marketplace(2)
     refresh(cache, clock=now)
@@ -127,7 +127,9 @@ def test_all_are_written_again_each_hour(
     assert refresh(cache, clock=now).full is full
 
 
-def test_all_are_written_again_when_redis_was_emptied(now: FakeClock, cache: FakeSlotCache) -> None:
+def test_all_are_written_again_when_redis_was_emptied(
+    now: FakeClock, cache: MemorySlotCache
+) -> None:
     ids = open_marketplace(2)
     refresh(cache, clock=now)
     cache.lose_everything()
@@ -135,14 +137,14 @@ def test_all_are_written_again_when_redis_was_emptied(now: FakeClock, cache: Fak
     assert set(cache.entries) == set(ids)
 
 
-def test_a_full_refresh_can_be_asked_for(now: FakeClock, cache: FakeSlotCache) -> None:
+def test_a_full_refresh_can_be_asked_for(now: FakeClock, cache: MemorySlotCache) -> None:
     open_marketplace(2)
     refresh(cache, clock=now)
     assert refresh(cache, clock=now, full=True).written == 2
 
 
 def test_who_is_no_instructor_any_more_loses_the_entry_in_a_full_refresh(
-    now: FakeClock, cache: FakeSlotCache
+    now: FakeClock, cache: MemorySlotCache
 ) -> None:
     gone, stays = open_marketplace(2)
     refresh(cache, clock=now)
@@ -153,7 +155,7 @@ def test_who_is_no_instructor_any_more_loses_the_entry_in_a_full_refresh(
     assert set(cache.entries) == {stays}
 
 
-def test_a_stamp_tells_when_the_last_refresh_began(now: FakeClock, cache: FakeSlotCache) -> None:
+def test_a_stamp_tells_when_the_last_refresh_began(now: FakeClock, cache: MemorySlotCache) -> None:
     (instructor_id,) = open_marketplace()
     cache.after_write = lambda: now.advance(minutes=2)
     refresh(cache, clock=now)
@@ -165,7 +167,7 @@ def test_a_stamp_tells_when_the_last_refresh_began(now: FakeClock, cache: FakeSl
 
 
 def test_a_cache_that_is_away_leaves_the_changed_stale_and_no_stamp(
-    now: FakeClock, cache: FakeSlotCache
+    now: FakeClock, cache: MemorySlotCache
 ) -> None:
     (instructor_id,) = open_marketplace()
     refresh(cache, clock=now)
@@ -179,7 +181,7 @@ def test_a_cache_that_is_away_leaves_the_changed_stale_and_no_stamp(
 
 
 def test_a_death_between_the_writing_and_the_mark_leaves_the_instructor_stale(
-    now: FakeClock, cache: FakeSlotCache
+    now: FakeClock, cache: MemorySlotCache
 ) -> None:
     (instructor_id,) = open_marketplace()
     book(instructor_id)
@@ -194,7 +196,7 @@ def test_a_death_between_the_writing_and_the_mark_leaves_the_instructor_stale(
 
 
 def test_a_change_while_the_slots_are_written_leaves_the_instructor_stale(
-    now: FakeClock, cache: FakeSlotCache
+    now: FakeClock, cache: MemorySlotCache
 ) -> None:
     (instructor_id,) = open_marketplace()
     book(instructor_id)
@@ -207,7 +209,7 @@ def test_a_change_while_the_slots_are_written_leaves_the_instructor_stale(
 
 
 def test_of_two_refreshes_at_once_the_one_that_read_first_does_not_have_the_last_word(
-    now: FakeClock, cache: FakeSlotCache
+    now: FakeClock, cache: MemorySlotCache
 ) -> None:
     (instructor_id,) = open_marketplace()
     book(instructor_id)
@@ -224,7 +226,7 @@ def test_of_two_refreshes_at_once_the_one_that_read_first_does_not_have_the_last
 
 
 def test_an_instructor_marked_and_cached_and_marked_again_is_not_taken_for_the_first_mark(
-    now: FakeClock, cache: FakeSlotCache
+    now: FakeClock, cache: MemorySlotCache
 ) -> None:
     (instructor_id,) = open_marketplace()
     refresh(cache, clock=now)
@@ -240,7 +242,7 @@ def test_an_instructor_marked_and_cached_and_marked_again_is_not_taken_for_the_f
 
 
 def test_a_full_refresh_during_which_redis_is_emptied_does_not_pass_for_one(
-    now: FakeClock, cache: FakeSlotCache
+    now: FakeClock, cache: MemorySlotCache
 ) -> None:
     open_marketplace(2)
     cache.after_write = lambda: once(cache, cache.lose_everything)
@@ -252,7 +254,7 @@ def test_a_full_refresh_during_which_redis_is_emptied_does_not_pass_for_one(
 
 
 def test_a_refresh_that_read_before_redis_was_emptied_writes_nothing_after_it(
-    now: FakeClock, cache: FakeSlotCache
+    now: FakeClock, cache: MemorySlotCache
 ) -> None:
     (instructor_id,) = open_marketplace()
     refresh(cache, clock=now)
@@ -269,12 +271,12 @@ def test_a_refresh_that_read_before_redis_was_emptied_writes_nothing_after_it(
     assert cache.entries == {}
 
 
-def once(cache: FakeSlotCache, act: Callable[[], object]) -> None:
+def once(cache: MemorySlotCache, act: Callable[[], object]) -> None:
     cache.before_write = cache.after_write = lambda: None
     act()
 
 
-def test_windows_are_refreshed_too(now: FakeClock, cache: FakeSlotCache) -> None:
+def test_windows_are_refreshed_too(now: FakeClock, cache: MemorySlotCache) -> None:
     with db.transaction() as session:
         instructor_id = a_service(
             session, instructor=an_instructor(session, windows=[])

@@ -8,19 +8,19 @@ from app import db, outbox
 from app.models import OutboxState
 from app.settings import Settings
 from app.tasks import cache
+from simulations.marketplace.slot_cache import MemorySlotCache
 from tests.builders import a_service
 from tests.fakes import FakeBroker
-from tests.slot_caches import FakeSlotCache
 from tests.tracing import Outcome, deliver
 from tests.unit.tasks.conftest import entry
 
 
 @pytest.fixture
-def slots(monkeypatch: pytest.MonkeyPatch) -> FakeSlotCache:
-    fake = FakeSlotCache()
+def slots(monkeypatch: pytest.MonkeyPatch) -> MemorySlotCache:
+    fake = MemorySlotCache()
 
     @contextmanager
-    def opened(settings: Settings) -> Iterator[FakeSlotCache]:
+    def opened(settings: Settings) -> Iterator[MemorySlotCache]:
         yield fake
 
     monkeypatch.setattr(cache, "slot_cache_from", opened)
@@ -34,7 +34,9 @@ def run(broker: FakeBroker, *args: bool) -> tuple[str, Outcome]:
     return message.id, deliver(cache.update_availability, message)
 
 
-def test_the_task_tells_how_many_entries_it_wrote(broker: FakeBroker, slots: FakeSlotCache) -> None:
+def test_the_task_tells_how_many_entries_it_wrote(
+    broker: FakeBroker, slots: MemorySlotCache
+) -> None:
     with db.transaction() as session:
         a_service(session)
     first_id, first = run(broker)
@@ -45,7 +47,7 @@ def test_the_task_tells_how_many_entries_it_wrote(broker: FakeBroker, slots: Fak
 
 
 def test_a_cache_that_is_away_is_tried_again_later(
-    broker: FakeBroker, slots: FakeSlotCache
+    broker: FakeBroker, slots: MemorySlotCache
 ) -> None:
     slots.down = True
     entry_id, outcome = run(broker)
