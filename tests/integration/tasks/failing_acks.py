@@ -30,5 +30,7 @@ def fail_first(self: QoS, delivery_tag: Any) -> None:
 
 
 @signals.worker_init.connect(weak=False)
-def _patch(**_: Any) -> None:  # not when it is imported: a test imports it for its names
-    QoS.ack = fail_first
+def _patch(**_: Any) -> None:
+    # A test imports this for its names, and others run workers in the test's own process.
+    if FAILURES in os.environ:
+        QoS.ack = fail_first
