@@ -56,6 +56,7 @@ class BeatProcess(Process):
         self._on_end()
 
     def killed(self) -> None:
+        self._deployment.trace.emit("killed", beat=self.name)
         self._on_end()
 
 

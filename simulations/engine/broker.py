@@ -48,6 +48,7 @@ class VirtualBroker:
         self.server: Any = RealRedis.connect(url, seconds) if url else MemoryRedis(seconds)
         self.server.refuse_when(self._refuses)
         self._waiting: list[Waiter] = []
+        self._duplicate_after: int | None = None
         self.channel_class: type[VirtualChannel] = type(
             "Channel", (VirtualChannel,), {"broker": self}
         )
@@ -91,6 +92,7 @@ class VirtualBroker:
 
     def empty(self) -> None:
         """Lose everything."""
+        self.trace.emit("emptied")
         with self.unguarded():
             self.server.flushdb()
 
@@ -153,25 +155,26 @@ class VirtualBroker:
             priority=message["properties"].get("priority", 0),
         )
         self.pushed(queue)
+        self._maybe_duplicate(queue, message)
 
-    def duplicate(self, pick: Callable[[list[bytes]], bytes], keys: list[str]) -> str | None:
-        """Append a copy of a message that waits or is held; returns its id."""
+    def duplicate_next(self, after: int) -> None:
+        """Append a copy of the message that is published after so many others."""
+        self._duplicate_after = after
+
+    def _maybe_duplicate(self, queue: str, message: dict[str, Any]) -> None:
+        if self._duplicate_after is None:
+            return
+        if self._duplicate_after:
+            self._duplicate_after -= 1
+            return
+        self._duplicate_after = None
+        copy = json.loads(json.dumps(message))
+        copy["properties"]["delivery_tag"] += "-again"
+        priority = message["properties"].get("priority") or 0
         with self.unguarded():
-            copies = [json.loads(held)[0] for held in self.server.hvals("unacked")]
-            for key in keys:
-                last = self.server.lindex(key, -1)
-                if last is not None:
-                    copies.append(json.loads(last))
-            if not copies:
-                return None
-            chosen = json.loads(pick([json.dumps(each).encode() for each in copies]))
-            info = chosen["properties"]["delivery_info"]
-            queue, priority = info["routing_key"], chosen["properties"].get("priority") or 0
-            key = queue if not priority else f"{queue}{VirtualChannel.sep}{priority}"
-            chosen["properties"]["delivery_tag"] += "-again"
-            self.server.lpush(key, json.dumps(chosen))
+            self.server.lpush(self.key(queue, priority), json.dumps(copy))
+        self.trace.emit("duplicated", id=message["headers"].get("id"), queue=queue)
         self.pushed(queue)
-        return str(chosen["headers"]["id"])
 
 
 class _Batch(kombu_redis.PublishBatch):  # type: ignore[name-defined,misc]

@@ -42,7 +42,7 @@ class VirtualClock:
         """Jump; the clock never goes back."""
         if instant < self._now:
             raise ValueError(f"the clock is at {self._now}, it cannot go back to {instant}")
-        self._now = instant
+        self._now = instant.astimezone(UTC)
         self._tell()
 
     def mislead(self, error: timedelta) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any, TextIO
 
-from celery import Celery
+from celery import Celery, signals
 from celery._state import _tls, get_current_app  # type: ignore[attr-defined]
 from kombu.utils.imports import symbol_by_name
 
@@ -68,6 +68,7 @@ class Deployment:
         self._broker_url = broker_url
         self._beat_quiet_until = beat_quiet_until
         self._held_down: set[str] = set()
+        self._clock_errors: dict[str, timedelta] = {}
         self._on_worker: list[Callable[[WorkerProcess], None]] = []
         self._stack = ExitStack()
         self.consumer_class: type[Any] = object
@@ -115,6 +116,8 @@ class Deployment:
             stack.enter_context(self.clock.in_force(self.loop.sleep))
             stack.enter_context(seeded(self.rng("celery")))
             stack.enter_context(self._app_on_virtual_broker())
+            signals.task_received.connect(self._received)
+            stack.callback(signals.task_received.disconnect, self._received)
             stack.callback(self._end_processes)
             for group in self._groups:
                 for number in range(1, group.workers + 1):
@@ -148,6 +151,7 @@ class Deployment:
                 self.loop.call_later(RESTART_SECONDS, lambda: self._revive(name, group))
 
         worker = WorkerProcess(self, name, group, on_end=again)
+        worker.clock_error = self._clock_errors.get(name, timedelta(0))
         self.workers[name] = worker
         worker.start(worker.run)
 
@@ -161,6 +165,7 @@ class Deployment:
                 self.loop.call_later(RESTART_SECONDS, lambda: self._revive_beat(name))
 
         beat = BeatProcess(self, name, on_end=again, quiet_until=self._beat_quiet_until)
+        beat.clock_error = self._clock_errors.get(name, timedelta(0))
         self.beats[name] = beat
         beat.start(beat.run)
 
@@ -168,11 +173,18 @@ class Deployment:
         if name not in self._held_down and not self.beats[name].alive:
             self.start_beat(name)
 
+    def set_clock_error(self, name: str, error: timedelta) -> None:
+        """Let the clock of a worker or beat be off, also after it was started again."""
+        self._clock_errors[name] = error
+        self._process(name).clock_error = error
+
+    def _process(self, name: str) -> Process:
+        return self.workers[name] if name in self.workers else self.beats[name]
+
     def hold_down(self, name: str) -> None:
         """Kill a worker or beat, and do not let its supervisor start it again."""
         self._held_down.add(name)
-        process: Process = self.workers[name] if name in self.workers else self.beats[name]
-        process.kill()
+        self._process(name).kill()
 
     def let_start(self, name: str) -> None:
         """Let what was held down start now."""
@@ -189,6 +201,17 @@ class Deployment:
         for process in (*self.workers.values(), *self.beats.values(), self.web):
             process.kill()
         self.loop.run_until(self.now)
+
+    def _received(self, request: Any, **_: Any) -> None:
+        running = self.loop.current
+        if isinstance(running, WorkerProcess):
+            self.trace.emit(
+                "received",
+                task=request.name,
+                id=request.id,
+                queue=request.delivery_info.get("routing_key"),
+                worker=running.name,
+            )
 
     def _consuming(self) -> type[Any]:
         """The app's consumer, with a loop on virtual time."""

@@ -53,6 +53,7 @@ class Process:
         self.clock_error = timedelta(0)
         self._greenlets: dict[greenlet, None] = {}
         self._checkpoints_left: int | None = None
+        self._doomed: dict[greenlet, tuple[int, Callable[[], None]]] = {}
 
     def enter(self) -> None: ...
 
@@ -82,6 +83,7 @@ class Process:
                 error = raised
             finally:
                 self._greenlets.pop(made, None)
+                self._doomed.pop(made, None)
             if not self.alive:
                 return
             if on_end is not None:
@@ -101,11 +103,33 @@ class Process:
         """
         if not self.alive:
             raise Killed
+        if self._doomed and (current := getcurrent()) in self._doomed:
+            self._strike(current)
         if self._checkpoints_left is not None:
             if self._checkpoints_left == 0:
                 self.kill()
             else:
                 self._checkpoints_left -= 1
+
+    def end_greenlet_after(
+        self, doomed: greenlet, checkpoints: int, then: Callable[[], None]
+    ) -> None:
+        """Kill one greenlet of the process at its checkpoint after so many others: a child."""
+        self._doomed[doomed] = (checkpoints, then)
+
+    def _strike(self, current: greenlet) -> None:
+        left, then = self._doomed[current]
+        if left > 0:
+            self._doomed[current] = (left - 1, then)
+            return
+        if left == 0:
+            self.doom(current)
+            then()
+        raise Killed
+
+    def doom(self, victim: greenlet) -> None:
+        """Let whatever the greenlet tries from now on meet its end."""
+        self._doomed[victim] = (-1, _nothing)
 
     def kill_after(self, checkpoints: int) -> None:
         """Kill the process at its checkpoint after so many others."""
@@ -135,6 +159,9 @@ class Process:
     def sleep(self, seconds: float) -> None:
         """What ``time.sleep`` is in this process."""
         self.loop.nap(seconds)
+
+
+def _nothing() -> None: ...
 
 
 class Ticker:
@@ -173,6 +200,8 @@ class EventLoop:
         self.clock = clock
         self.hub = getcurrent()
         self.current: Process | None = None
+        self.stop_for: Exception | None = None
+        """Raised by ``run_until`` before the next event: what an observer found."""
         self._events: list[Event] = []
         self._numbers = count()
         self._tickers: list[Ticker] = []
@@ -190,8 +219,8 @@ class EventLoop:
         return self.current
 
     def call_at(self, when: datetime, call: Callable[[], None]) -> Event:
-        """Call ``call`` in the hub at ``when``, or now if that has passed."""
-        event = Event(max(when, self.now), next(self._numbers), call)
+        """Call ``call`` in the hub at ``when`` (aware), or now if that has passed."""
+        event = Event(max(when.astimezone(UTC), self.now), next(self._numbers), call)
         heapq.heappush(self._events, event)
         return event
 
@@ -287,6 +316,8 @@ class EventLoop:
         if getcurrent() is not self.hub:
             raise SimulationError("run_until was called from inside the simulation")
         while True:
+            if self.stop_for is not None:
+                raise self.stop_for
             horizon = min(self._next_event(), end + INSTANT)
             ticker = self._next_ticker(horizon)
             if ticker is not None:

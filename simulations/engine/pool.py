@@ -57,6 +57,7 @@ class VirtualPool(BasePool):
         self._free = int(self.limit or 1)
         self._queue: deque[Job] = deque()
         self.running: dict[str, Job] = {}
+        self._strike_after: int | None = None
 
     def on_apply(self, target: Any, args: Any = (), kwargs: Any = None, **options: Any) -> None:
         name, task_id = args[0], args[1]
@@ -70,6 +71,9 @@ class VirtualPool(BasePool):
         self._free -= 1
         self.running[job.id] = job
         job.runner = self.process.spawn(lambda: self._run(job))
+        if self._strike_after is not None:
+            after, self._strike_after = self._strike_after, None
+            self.process.end_greenlet_after(job.runner, after, lambda: self._lose_child(job))
 
     def _run(self, job: Job) -> None:
         loop = self.process.loop
@@ -113,9 +117,11 @@ class VirtualPool(BasePool):
         if self._queue and self._free:
             self._begin(self._queue.popleft())
 
-    def lose_child(self, job: Job) -> None:
-        """SIGKILL of the child that runs ``job``; to be called from the hub."""
-        self._kill_runner(job)
+    def lose_next_child(self, checkpoints: int) -> None:
+        """SIGKILL the child of the next task, at its checkpoint after so many others."""
+        self._strike_after = checkpoints
+
+    def _lose_child(self, job: Job) -> None:
         lost = _info(WorkerLostError("Worker exited prematurely: signal 9 (SIGKILL)."))
         self.process.spawn(
             lambda: self._end(job, "lost", lambda: job.options["error_callback"](lost))
@@ -142,6 +148,7 @@ class VirtualPool(BasePool):
 
     def _kill_runner(self, job: Job) -> None:
         if job.runner:
+            self.process.doom(job.runner)
             self.process.loop.resume(self.process, job.runner, Killed())
 
     @property

@@ -187,6 +187,11 @@ class WorkerProcess(Process):
 
         ticker = self.loop.every(self, "restore", interval, restore, quiet_until)
 
+    def lose_next_child(self, checkpoints: int) -> None:
+        """Kill the pool's child that runs the next task, at its checkpoint after so many."""
+        if self.controller is not None:
+            self.controller.pool.lose_next_child(checkpoints)
+
     @property
     def holds_messages(self) -> bool:
         """Whether there are messages that it took and has not acknowledged."""
@@ -216,9 +221,14 @@ class WorkerProcess(Process):
         elif error is not None:
             raise error
         self.alive = False
-        self.killed()
+        self._deployment.trace.emit("exited", worker=self.name, status=self.exit_status)
+        self._gone()
 
     def killed(self) -> None:
+        self._deployment.trace.emit("killed", worker=self.name)
+        self._gone()
+
+    def _gone(self) -> None:
         self._deployment.broker.stop_waiting(self)
         self._forget_connection()
         self._on_end()

@@ -46,6 +46,13 @@ def test_every_clock_of_the_process_stands_still_and_jumps() -> None:
     assert [late - early for early, late in zip(before, after, strict=True)] == [90.0] * 3
 
 
+def test_an_instant_of_any_zone_is_told_in_utc() -> None:
+    clock = VirtualClock(SECOND_HALF_PAST_ONE)
+    with clock.in_force(no_sleep):
+        clock.move_to((SECOND_HALF_PAST_ONE + timedelta(hours=1)).astimezone(EASTERN))
+        assert datetime.now(UTC) == SECOND_HALF_PAST_ONE + timedelta(hours=1)
+
+
 def test_a_process_can_be_told_a_wrong_time() -> None:
     clock = VirtualClock(SECOND_HALF_PAST_ONE)
     with clock.in_force(no_sleep):

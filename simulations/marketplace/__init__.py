@@ -1,0 +1,1 @@
+"""The marketplace on virtual time: its people, its days, and what must hold in them."""

@@ -1,0 +1,149 @@
+"""Many days with drawn faults, on all cores; and the fewest faults that break one."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from random import Random
+from typing import Any
+
+from simulations.marketplace import faults
+from simulations.marketplace.plan import Plan
+from simulations.marketplace.replay import Replay
+
+BOOKINGS = 60
+"""Of a day of chaos: small, for many days find more than large ones."""
+CRASHED = "the replay itself failed"
+
+
+@dataclass(frozen=True)
+class DayOfChaos:
+    """What became of one day."""
+
+    plan: Plan
+    events: int
+    sometimes: dict[str, int]
+    invariant: str | None = None
+    """The name of the broken one."""
+    what: str = ""
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chaos:
+    """What became of all days."""
+
+    days: tuple[DayOfChaos, ...]
+    fewest: Plan | None = None
+    """The first broken day with the fewest faults that still break it."""
+
+    @property
+    def first_broken(self) -> DayOfChaos | None:
+        return next((day for day in self.days if day.invariant is not None), None)
+
+    @property
+    def sometimes(self) -> dict[str, int]:
+        """In how many days each thing happened."""
+        days: Counter[str] = Counter()
+        for kind in faults.FAULTS:
+            days[f"fault: {kind.name}"] = 0
+        for day in self.days:
+            for what, number in day.sometimes.items():
+                days[what] += number > 0
+        return dict(days)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``--json`` writes."""
+        broken = self.first_broken
+        return {
+            "seeds": len(self.days),
+            "events": sum(day.events for day in self.days),
+            "broken": sum(day.invariant is not None for day in self.days),
+            "first_broken": None
+            if broken is None
+            else {
+                "invariant": broken.invariant,
+                "what": broken.what,
+                "replay": broken.plan.command,
+            },
+            "fewest_faults": None if self.fewest is None else self.fewest.command,
+            "sometimes": self.sometimes,
+        }
+
+
+def plan_for(base: Plan, seed: int) -> Plan:
+    """The day of chaos of a seed: its faults, and now and then more than one beat."""
+    rng = Random(f"{seed}:chaos")
+    return replace(base, seed=seed, faults=faults.draw(rng), beats=rng.choice((1, 1, 2)))
+
+
+def replay(plan: Plan) -> DayOfChaos:
+    """Replay one day; an error of the replay itself is told as a broken day."""
+    try:
+        with Replay(plan) as running:
+            outcome = running.run()
+    except Exception as error:
+        return DayOfChaos(
+            plan,
+            0,
+            {},
+            CRASHED,
+            f"{type(error).__name__}: {error}",
+            tuple(traceback.format_exc().splitlines()),
+        )
+    if outcome.broken is None:
+        return DayOfChaos(plan, outcome.events, outcome.sometimes)
+    broken = outcome.broken
+    return DayOfChaos(
+        plan, outcome.events, outcome.sometimes, broken.name, str(broken), tuple(broken.lines)
+    )
+
+
+def run(base: Plan, *, seeds: int, progress: Callable[[DayOfChaos], None]) -> Chaos:
+    """Replay ``seeds`` days from the base's seed on; stops at the first broken one."""
+    days: dict[int, DayOfChaos] = {}
+    plans = [plan_for(base, base.seed + number) for number in range(seeds)]
+    with _processes() as pool:
+        running = {pool.submit(replay, plan): plan.seed for plan in plans}
+        for future in as_completed(running):
+            day = future.result()
+            days[running[future]] = day
+            progress(day)
+            if day.invariant is not None:
+                _cancel(running)
+                break
+    return Chaos(tuple(day for _, day in sorted(days.items())))
+
+
+def _cancel(running: dict[Future[DayOfChaos], int]) -> None:
+    for future in running:
+        future.cancel()
+
+
+@contextmanager
+def _processes() -> Iterator[ProcessPoolExecutor]:
+    # Not forked: nothing of the parent's clocks, connections or caches may be shared.
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+def shrink(plan: Plan, invariant: str) -> Plan:
+    """The plan without each fault that is not needed to break the same invariant.
+
+    One fault is left out at a time until none can be (Zeller and Hildebrandt, "Simplifying
+    and Isolating Failure-Inducing Input", 2002, 3.3: a 1-minimal set).
+    """
+    position = 0
+    while position < len(plan.faults):
+        fewer = replace(plan, faults=plan.faults[:position] + plan.faults[position + 1 :])
+        if replay(fewer).invariant == invariant:
+            plan = fewer
+        else:
+            position += 1
+    return plan

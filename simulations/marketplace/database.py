@@ -1,0 +1,69 @@
+"""The marketplace's database for one replay: real SQL on SQLite, on a disk of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
+
+from app import db, schema
+from simulations.engine.loop import EventLoop
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - a folder in memory, where there is one
+BUSY_SECONDS = 10.0
+"""A writer waits for another one's transaction so long, then gives up."""
+
+
+class Database:
+    """The engine that is in force, and what a replay can do to it."""
+
+    def __init__(self, engine: Engine, loop: EventLoop) -> None:
+        self.engine = engine
+        self.locked = False
+        """Whether some other program holds the write lock."""
+        self.commits = 0
+        self._loop = loop
+        event.listen(engine, "before_cursor_execute", self._before_statement)
+        event.listen(engine, "commit", self._before_commit)
+
+    def _before_statement(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        self._loop.checkpoint()
+        if self.locked and statement == "BEGIN IMMEDIATE":
+            self._loop.sleep(BUSY_SECONDS)
+            if self.locked:
+                raise OperationalError(
+                    statement, None, sqlite3.OperationalError("database is locked")
+                )
+
+    def _before_commit(self, _connection: Any) -> None:
+        self._loop.checkpoint()
+        self.commits += 1
+
+
+@contextmanager
+def migrated_database(loop: Callable[[], EventLoop]) -> Iterator[Database]:
+    """An empty database at the newest schema, in force for ``app``; deleted at the end."""
+    folder = MEMORY if MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="simulation-", dir=folder) as path:
+        engine = db.create_database_engine(f"sqlite:///{path}/marketplace.db")
+        event.listen(engine, "connect", _forget_the_disk)
+        replaced = db.use(engine)
+        try:
+            schema.upgrade(engine)
+            yield Database(engine, loop())
+        finally:
+            db.use(replaced)
+            engine.dispose()
+
+
+def _forget_the_disk(connection: Any, _record: object) -> None:
+    # The machine does not lose its power in a replay.
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous = OFF")
+    cursor.close()

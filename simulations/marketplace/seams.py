@@ -1,0 +1,192 @@
+"""Where the real ``app`` is given virtual time's parts: the whole list of what is not real."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import event, func, select
+
+import app.tasks
+from app import db, entropy, outbox
+from app.models import OutboxEntry
+from app.outbox import BrokerUnavailableError
+from app.outbox.schedule import advance, remembered
+from app.settings import load_settings
+from app.tasks import cache, email, scheduler, startup, timetable, watchdog, worker_thread
+from app.tasks.broker import RedisBroker
+from simulations.engine import Deployment
+from simulations.engine.worker import WorkerProcess
+from simulations.marketplace.database import Database
+from simulations.marketplace.mail import MailProvider
+from simulations.marketplace.slot_cache import MemorySlotCache
+
+# No page listens, and no line is written to a file of the machine that replays.
+ENVIRONMENT = {"METRICS_PORT": "0", "BEAT_METRICS_PORT": "0", "LOG_DIR": ""}
+
+
+@contextmanager
+def settings_in_force() -> Iterator[None]:
+    """The settings of the environment, without what opens ports or writes files."""
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ.update(ENVIRONMENT)
+    load_settings.cache_clear()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        load_settings.cache_clear()
+
+
+@contextmanager
+def seams(
+    deployment: Deployment,
+    provider: MailProvider,
+    slots: MemorySlotCache,
+) -> Iterator[None]:
+    """Let ``app`` draw from the seed, mail to ``provider`` and cache in ``slots``."""
+
+    @contextmanager
+    def slot_cache_from(_settings: object) -> Iterator[MemorySlotCache]:
+        slots.down = deployment.broker.down
+        yield slots
+
+    with ExitStack() as stack:
+        for module in (email, startup):
+            stack.enter_context(_replaced(module, "mailer_from", lambda _settings: provider))
+        stack.enter_context(_replaced(cache, "slot_cache_from", slot_cache_from))
+        stack.enter_context(_replaced(scheduler, "advance", _told(deployment, advance)))
+        stack.enter_context(
+            _replaced(worker_thread.WorkerThread, "start", lambda step, _: _tick(deployment, step))
+        )
+        stack.enter_context(
+            _replaced(watchdog.Watchdog, "_end_process", lambda _step, _look: _exit(deployment))
+        )
+        source = entropy.use(deployment.rng("app"))
+        stack.callback(entropy.use, source)
+        timeout = load_settings().publish_timeout_seconds
+        replaced = outbox.attach(RedisBroker(app.tasks.celery_app, timeout=timeout))
+        stack.callback(outbox.attach, replaced)
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _told(deployment: Deployment, step_of: Callable[..., int]) -> Callable[..., int]:
+    """The scheduler's step, whose runs are in the trace once they are committed."""
+
+    def told(session: Any, entry: Any, seen: Any, step: Any) -> int:
+        runs = step_of(session, entry, seen, step)
+        if runs:
+            process = deployment.loop.current
+            beat = process.name if process is not None else None
+
+            def committed(_session: Any) -> None:
+                for due in step.runs:
+                    deployment.trace.emit("beat", entry=entry.name, due=due.isoformat(), by=beat)
+
+            event.listen(session, "after_commit", committed, once=True)
+        return runs
+
+    return told
+
+
+def _tick(deployment: Deployment, step: worker_thread.WorkerThread) -> None:
+    """What a worker's thread does, on the event loop."""
+    step.prepare()
+    process = deployment.worker_running()
+
+    def repeat() -> None:
+        with suppress(BrokerUnavailableError):
+            step.repeat()
+
+    name = type(step).__name__
+    quiet_until = {"Lease": _holds_nothing, "Watchdog": _nothing_waits}.get(name, _never)
+    deployment.loop.every(
+        process, name, step.interval, repeat, lambda: quiet_until(deployment, process)
+    )
+
+
+def _never(_deployment: Deployment, _process: WorkerProcess) -> datetime | None:
+    """Nobody pauses a queue in a replay."""
+    return None
+
+
+def _holds_nothing(deployment: Deployment, process: WorkerProcess) -> datetime | None:
+    return deployment.now if process.holds_messages else None
+
+
+def _nothing_waits(deployment: Deployment, _process: WorkerProcess) -> datetime | None:
+    queues = deployment.app.amqp.queues
+    return deployment.now if deployment.broker.has_waiting(list(queues)) else None
+
+
+def _exit(deployment: Deployment) -> None:
+    process = deployment.worker_running()
+    deployment.trace.emit("stuck", worker=process.name)
+    process.exit(watchdog.EXIT_STATUS)
+
+
+class QuietBeat:
+    """Says until when a beat's ticks would do nothing: no entry is due, and no row waits.
+
+    Where anything is with the broker, the pump looks after it at every tick.
+    """
+
+    def __init__(self, deployment: Callable[[], Deployment], database: Database) -> None:
+        self._deployment = deployment
+        self._database = database
+        self._known: tuple[int, datetime | None] = (-1, None)
+        self._next_due = {
+            name: lru_cache(maxsize=1)(
+                timetable.periodic(name, entry, app.tasks.celery_app).next_due
+            )
+            for name, entry in timetable.entries_of(app.tasks.celery_app).items()
+        }
+
+    def __call__(self) -> datetime | None:
+        now = self._deployment().now
+        if self._deployment().broker.down or self._database.locked:
+            return now
+        commits, until = self._known
+        if commits != self._database.commits:
+            until = self._read()
+            self._known = self._database.commits, until
+        return now if until is None else until
+
+    def _read(self) -> datetime | None:
+        """The first instant at which there is something to do; ``None`` for now."""
+        with db.reading() as session:
+            with_broker = session.scalar(
+                select(OutboxEntry.id)
+                .where(OutboxEntry.pending(), OutboxEntry.published_at.is_not(None))
+                .limit(1)
+            )
+            if with_broker is not None:
+                return None
+            next_row = session.scalar(
+                select(func.min(OutboxEntry.due_at)).where(
+                    OutboxEntry.pending(), OutboxEntry.published_at.is_(None)
+                )
+            )
+            seen = remembered(session)
+        if set(seen) < set(self._next_due):
+            return None
+        dues = [self._next_due[name](seen[name].last_due) for name in self._next_due]
+        return min([*dues, *([] if next_row is None else [next_row])])
