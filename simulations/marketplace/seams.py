@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import event, func, select
@@ -17,7 +19,7 @@ from app.models import OutboxEntry
 from app.outbox import BrokerUnavailableError
 from app.outbox.schedule import advance, remembered
 from app.settings import load_settings
-from app.tasks import cache, email, scheduler, startup, timetable, watchdog, worker_thread
+from app.tasks import broker, cache, email, scheduler, startup, timetable, watchdog, worker_thread
 from app.tasks.broker import RedisBroker
 from simulations.engine import Deployment
 from simulations.engine.worker import WorkerProcess
@@ -26,6 +28,7 @@ from simulations.marketplace.mail import MailProvider
 from simulations.marketplace.slot_cache import MemorySlotCache
 
 # No page listens, and no line is written to a file of the machine that replays.
+_PIDS = count(-1, -1)
 ENVIRONMENT = {"METRICS_PORT": "0", "BEAT_METRICS_PORT": "0", "LOG_DIR": ""}
 
 
@@ -70,6 +73,9 @@ def seams(
         stack.enter_context(
             _replaced(watchdog.Watchdog, "_end_process", lambda _step, _look: _exit(deployment))
         )
+        # To a broker's connections each replay is a process of its own, as after a fork.
+        pid = next(_PIDS)
+        stack.enter_context(_replaced(broker, "os", SimpleNamespace(getpid=lambda: pid)))
         source = entropy.use(deployment.rng("app"))
         stack.callback(entropy.use, source)
         timeout = load_settings().publish_timeout_seconds
