@@ -117,7 +117,9 @@ class VirtualBroker:
         """The oldest lease (epoch, seconds) of a message that a worker holds."""
         with self.unguarded():
             if isinstance(self.server, MemoryRedis):
-                return min(self.server.sorted_sets.get(UNACKED_INDEX, {}).values(), default=None)
+                return min(
+                    self.server.keys.sorted_sets.get(UNACKED_INDEX, {}).values(), default=None
+                )
             oldest = self.server.zrange(UNACKED_INDEX, 0, 0, withscores=True)
             return oldest[0][1] if oldest else None
 

@@ -198,6 +198,7 @@ class Deployment:
 
     def _end_processes(self) -> None:
         self._ending = True
+        self.loop.stop_for = None
         for process in (*self.workers.values(), *self.beats.values(), self.web):
             process.kill()
         self.loop.run_until(self.now)

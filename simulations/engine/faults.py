@@ -198,7 +198,7 @@ ENGINE_FAULTS: tuple[FaultKind[Deployment], ...] = (
     ),
     FaultKind(
         "kill-child",
-        "SIGKILL of the pool's child that runs the next task of a worker, in the middle of it",
+        "SIGKILL of a child of a worker's pool, in the middle of one of the next tasks",
         False,
         _kill_child,
     ),

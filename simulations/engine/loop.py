@@ -117,6 +117,11 @@ class Process:
         """Kill one greenlet of the process at its checkpoint after so many others: a child."""
         self._doomed[doomed] = (checkpoints, then)
 
+    def spared(self, doomed: greenlet) -> int | None:
+        """How many checkpoints a doomed greenlet had still before it; ``None`` of another."""
+        left, _ = self._doomed.get(doomed, (-1, _nothing))
+        return left if left >= 0 else None
+
     def _strike(self, current: greenlet) -> None:
         left, then = self._doomed[current]
         if left > 0:

@@ -8,58 +8,38 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 
-class MemoryRedis:
-    """A server and any number of clients' view of it. ``seconds`` is its clock (epoch)."""
+class Keys:
+    """What a server keeps, and the commands on it."""
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self.seconds = seconds
-        self.connection: Any = _Connection()
-        self._refuses: Callable[[], bool] = lambda: False
+    def __init__(self) -> None:
         self.lists: dict[str, deque[bytes]] = {}
         self.hashes: dict[str, dict[str, bytes]] = {}
         self.sets: dict[str, dict[bytes, None]] = {}
         self.sorted_sets: dict[str, dict[str, float]] = {}
 
-    def refuse_when(self, refuses: Callable[[], bool]) -> None:
-        """Raise ``ConnectionError`` at every command while ``refuses()`` says so."""
-        self._refuses = refuses
-
-    def _check(self) -> None:
-        if self._refuses():
-            raise RedisConnectionError("Connection refused (virtual)")
-
     # The server.
 
     def ping(self) -> bool:
-        self._check()
         return True
 
-    def time(self) -> tuple[int, int]:
-        self._check()
-        whole, _, part = f"{self.seconds():.6f}".partition(".")
-        return int(whole), int(part)
-
     def flushdb(self) -> bool:
-        self._check()
         for kept in (self.lists, self.hashes, self.sets, self.sorted_sets):
             kept.clear()
         return True
 
     def exists(self, *keys: str) -> int:
-        self._check()
         return sum(
             key in self.lists or key in self.hashes or key in self.sets or key in self.sorted_sets
             for key in keys
         )
 
     def delete(self, *keys: str) -> int:
-        self._check()
         found = 0
         for key in keys:
             kept: Any
@@ -70,19 +50,16 @@ class MemoryRedis:
     # Lists: the left end is index 0.
 
     def lpush(self, key: str, *values: str | bytes) -> int:
-        self._check()
         items = self.lists.setdefault(key, deque())
         items.extendleft(_bytes(value) for value in values)
         return len(items)
 
     def rpush(self, key: str, *values: str | bytes) -> int:
-        self._check()
         items = self.lists.setdefault(key, deque())
         items.extend(_bytes(value) for value in values)
         return len(items)
 
     def rpop(self, key: str) -> bytes | None:
-        self._check()
         items = self.lists.get(key)
         if items is None:
             return None
@@ -92,33 +69,27 @@ class MemoryRedis:
         return value
 
     def llen(self, key: str) -> int:
-        self._check()
         return len(self.lists.get(key, ()))
 
     def lindex(self, key: str, index: int) -> bytes | None:
-        self._check()
         items = self.lists.get(key, ())
         return items[index] if -len(items) <= index < len(items) else None
 
     # Hashes.
 
     def hset(self, key: str, field: str | bytes, value: str | bytes) -> int:
-        self._check()
         fields = self.hashes.setdefault(key, {})
         added = _text(field) not in fields
         fields[_text(field)] = _bytes(value)
         return int(added)
 
     def hget(self, key: str, field: str | bytes) -> bytes | None:
-        self._check()
         return self.hashes.get(key, {}).get(_text(field))
 
     def hvals(self, key: str) -> list[bytes]:
-        self._check()
         return list(self.hashes.get(key, {}).values())
 
     def hdel(self, key: str, *fields: str | bytes) -> int:
-        self._check()
         kept = self.hashes.get(key, {})
         gone = sum(kept.pop(_text(field), None) is not None for field in fields)
         if key in self.hashes and not kept:
@@ -128,14 +99,12 @@ class MemoryRedis:
     # Sets.
 
     def sadd(self, key: str, *members: str | bytes) -> int:
-        self._check()
         kept = self.sets.setdefault(key, {})
         before = len(kept)
         kept.update(dict.fromkeys(_bytes(member) for member in members))
         return len(kept) - before
 
     def srem(self, key: str, *members: str | bytes) -> int:
-        self._check()
         kept = self.sets.get(key, {})
         gone = 0
         for member in members:
@@ -147,13 +116,11 @@ class MemoryRedis:
         return gone
 
     def smembers(self, key: str) -> set[bytes]:
-        self._check()
         return set(self.sets.get(key, ()))
 
     # Sorted sets.
 
     def zadd(self, key: str, mapping: Mapping[str | bytes, float], *, xx: bool = False) -> int:
-        self._check()
         kept = self.sorted_sets.get(key, {})
         added = 0
         for given, score in mapping.items():
@@ -166,7 +133,6 @@ class MemoryRedis:
         return added
 
     def zrem(self, key: str, *members: str | bytes) -> int:
-        self._check()
         kept = self.sorted_sets.get(key, {})
         gone = sum(kept.pop(_text(member), None) is not None for member in members)
         if key in self.sorted_sets and not kept:
@@ -186,7 +152,6 @@ class MemoryRedis:
         num: int | None = None,
     ) -> list[tuple[bytes, float]]:
         """As kombu asks it: the highest scores first, members with their scores."""
-        self._check()
         if not (desc and byscore and withscores):
             raise NotImplementedError("only ZRANGE ... BYSCORE REV WITHSCORES")
         found: list[tuple[float, str]] = []
@@ -198,13 +163,56 @@ class MemoryRedis:
             found = found[offset or 0 : (offset or 0) + num]
         return [(member.encode(), score) for score, member in found]
 
-    # What makes several commands one.
+    def publish(self, topic: str, payload: str | bytes) -> int:
+        """To nobody: there are no fanout consumers."""
+        return 0
+
+    def first_of(self, keys: Iterable[str]) -> tuple[bytes, bytes] | None:
+        """What BRPOP answers, without waiting."""
+        for key in keys:
+            value = self.rpop(key)
+            if value is not None:
+                return key.encode(), value
+        return None
+
+
+class MemoryRedis:
+    """A client, as redis-py has it, of a server in memory; ``seconds`` is its clock (epoch)."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self.keys = Keys()
+        self.connection: Any = _Connection()
+        self._seconds = seconds
+        self._refuses: Callable[[], bool] = lambda: False
+
+    def refuse_when(self, refuses: Callable[[], bool]) -> None:
+        """Ask ``refuses()`` at every round trip, and raise ``ConnectionError`` where it says so."""
+        self._refuses = refuses
+
+    def _check(self) -> None:
+        if self._refuses():
+            raise RedisConnectionError("Connection refused (virtual)")
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        command = getattr(self.keys, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._check()
+            return command(*args, **kwargs)
+
+        return call
+
+    def time(self) -> tuple[int, int]:
+        self._check()
+        whole, _, part = f"{self._seconds():.6f}".partition(".")
+        return int(whole), int(part)
 
     def pipeline(self, transaction: bool = True) -> _Pipeline:
         return _Pipeline(self)
 
     def transaction(self, body: Callable[[_Pipeline], None], *_watched: str) -> list[Any]:
         """Nothing else runs in between, so a watched key never changes."""
+        self._check()  # for WATCH
         pipe = _Pipeline(self, immediate=True)
         body(pipe)
         return pipe.execute()
@@ -216,20 +224,11 @@ class MemoryRedis:
     def register_script(self, script: str) -> Any:
         raise NotImplementedError("the memory broker runs no Lua scripts")
 
-    def publish(self, topic: str, payload: str | bytes) -> int:
-        """To nobody: there are no fanout consumers."""
-        self._check()
-        return 0
-
     def parse_response(self, connection: Any, command_name: str, **_options: Any) -> Any:
         """The answer to the BRPOP that was sent last; ``None`` where nothing waits."""
         self._check()
         *keys, _timeout = connection.sent
-        for key in keys:
-            value = self.rpop(key)
-            if value is not None:
-                return key.encode(), value
-        return None
+        return self.keys.first_of(keys)
 
 
 class _Connection:
@@ -253,11 +252,13 @@ class FreeLock:
 
 
 class _Pipeline:
-    """Commands that are run together by ``execute``; reads are answered at once in a
-    transaction until ``multi``, as those of redis-py are."""
+    """Commands that ``execute`` runs together, in one round trip.
 
-    def __init__(self, server: MemoryRedis, *, immediate: bool = False) -> None:
-        self._server = server
+    In a transaction they are answered at once until ``multi``, as redis-py's are.
+    """
+
+    def __init__(self, client: MemoryRedis, *, immediate: bool = False) -> None:
+        self._client = client
         self._immediate = immediate
         self._commands: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
 
@@ -266,7 +267,7 @@ class _Pipeline:
 
     def execute(self) -> list[Any]:
         commands, self._commands = self._commands, []
-        self._server._check()
+        self._client._check()
         return [call(*args, **kwargs) for call, args, kwargs in commands]
 
     def reset(self) -> None:
@@ -279,9 +280,10 @@ class _Pipeline:
         self.reset()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        call = getattr(self._server, name)
         if self._immediate:
-            return call  # type: ignore[no-any-return]
+            at_once: Callable[..., Any] = getattr(self._client, name)
+            return at_once
+        call = getattr(self._client.keys, name)
 
         def later(*args: Any, **kwargs: Any) -> _Pipeline:
             self._commands.append((call, args, kwargs))

@@ -111,6 +111,9 @@ class VirtualPool(BasePool):
         for limit in job.limits:
             limit.cancelled = True
         self.running.pop(job.id, None)
+        if job.runner is not None and (left := self.process.spared(job.runner)) is not None:
+            # It was over too soon: the kill is meant for whoever is at work then.
+            self._strike_after = left
         self.trace.emit(state, task=job.task, id=job.id, worker=self.process.name)
         self._free += 1
         tell()
@@ -118,7 +121,7 @@ class VirtualPool(BasePool):
             self._begin(self._queue.popleft())
 
     def lose_next_child(self, checkpoints: int) -> None:
-        """SIGKILL the child of the next task, at its checkpoint after so many others."""
+        """SIGKILL the child that is at work after so many checkpoints of tasks."""
         self._strike_after = checkpoints
 
     def _lose_child(self, job: Job) -> None:

@@ -71,9 +71,14 @@ class RealRedis(redis.Redis):
     def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
         if not isinstance(connection, _Sent):
             return super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
+        self._check()
         *keys, timeout = connection.sent
-        # An empty BRPOP costs a tenth of a second; nobody else pushes in between.
-        return self.brpop(keys, timeout) if self.exists(*keys) else None
+        refuses, self._refuses = self._refuses, lambda: False  # one round trip, as in memory
+        try:
+            # An empty BRPOP costs a tenth of a second; nobody else pushes in between.
+            return self.brpop(keys, timeout) if self.exists(*keys) else None
+        finally:
+            self._refuses = refuses
 
 
 class _GuardedPipeline(Pipeline):

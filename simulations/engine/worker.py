@@ -188,7 +188,7 @@ class WorkerProcess(Process):
         ticker = self.loop.every(self, "restore", interval, restore, quiet_until)
 
     def lose_next_child(self, checkpoints: int) -> None:
-        """Kill the pool's child that runs the next task, at its checkpoint after so many."""
+        """Kill the pool's child that is at work after so many checkpoints of tasks."""
         if self.controller is not None:
             self.controller.pool.lose_next_child(checkpoints)
 

@@ -79,6 +79,22 @@ def test_a_kill_strikes_at_the_chosen_checkpoint() -> None:
     assert not process.alive
 
 
+def test_a_child_dies_alone_and_the_process_is_told() -> None:
+    loop, done, told = a_loop(), list[str](), list[datetime]()
+    process = Process(loop, "worker")
+
+    def work(name: str, checkpoints: int) -> None:
+        for _ in range(checkpoints):
+            process.checkpoint()
+        done.append(name)
+
+    doomed = process.spawn(lambda: work("doomed", 5))
+    process.spawn(lambda: work("other", 9))
+    process.end_greenlet_after(doomed, 3, lambda: told.append(loop.now))
+    loop.run_until(START + SECOND)
+    assert (done, told, process.alive) == (["other"], [START], True)
+
+
 def test_what_a_process_starts_at_its_death_never_begins() -> None:
     loop, done = a_loop(), list[str]()
     process = Process(loop, "worker")

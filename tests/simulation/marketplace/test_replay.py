@@ -1,0 +1,129 @@
+"""Short days of the marketplace on virtual time: they hold, and they are the same again."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+
+import pytest
+from celery import current_app
+
+from app import clock, db, entropy, outbox
+from simulations.engine.faults import Fault
+from simulations.marketplace.plan import Plan
+from simulations.marketplace.replay import Replay
+
+pytestmark = pytest.mark.timeout(120)  # a day has two thousand runs of tasks that ask a database
+
+ROOT = Path(__file__).parents[3]
+SUMMER = Plan(day=date(2026, 7, 15), bookings=20, seed=3)
+
+
+def trace_of(plan: Plan, *, hours: float) -> str:
+    lines = io.StringIO()
+    with Replay(plan, trace_into=lines) as replay:
+        replay.deployment.run_until(replay.start + timedelta(hours=hours))
+    return lines.getvalue()
+
+
+def test_two_replays_in_one_process_are_the_same_line_for_line() -> None:
+    first, again = trace_of(SUMMER, hours=1.5), trace_of(SUMMER, hours=1.5)
+    assert first.splitlines() == again.splitlines()
+    assert '"event":"mail"' in first or '"event":"beat"' in first
+
+
+def test_passing_over_quiet_ticks_changes_nothing() -> None:
+    fast = trace_of(SUMMER, hours=0.4)
+    slow = trace_of(Plan(day=SUMMER.day, bookings=20, seed=3, skip_quiet_ticks=False), hours=0.4)
+    assert fast.splitlines() == slow.splitlines()
+
+
+def test_another_process_with_other_hashes_gives_the_same_trace() -> None:
+    program = (
+        "from tests.simulation.marketplace.test_replay import SUMMER, trace_of;"
+        "import hashlib;"
+        "print(hashlib.sha256(trace_of(SUMMER, hours=0.3).encode()).hexdigest())"
+    )
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(hashes) == 1
+
+
+def test_nothing_of_a_replay_is_left() -> None:
+    before = (current_app._get_current_object(), entropy.rng(), outbox.attach(None), db.use(None))
+    db.use(before[3])
+    outbox.attach(before[2])
+    trace_of(SUMMER, hours=0.1)
+    engine = db.use(None)
+    db.use(engine)
+    broker = outbox.attach(before[2])
+    assert (current_app._get_current_object(), entropy.rng(), broker, engine) == before
+    assert abs(clock.utcnow() - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_a_seed_decides_what_happens() -> None:
+    other = Plan(day=SUMMER.day, bookings=20, seed=4)
+    assert trace_of(SUMMER, hours=0.2) != trace_of(other, hours=0.2)
+
+
+@pytest.mark.parametrize(("day", "hours"), [(date(2026, 11, 1), 25), (date(2026, 3, 8), 23)])
+def test_a_whole_day_holds_and_has_each_run_once(day: date, hours: int) -> None:
+    with Replay(Plan(day=day, bookings=10)) as replay:
+        outcome = replay.run()
+    assert outcome.broken is None
+    assert outcome.beat == {
+        "session-cleanup": hours,
+        "booking-reminders": 2 * hours,
+        "daily-analytics": 1,
+        "notification-cleanup": 1,
+        "no-show-check": 4 * hours,
+        "availability-cache": 12 * hours,
+        "health-check": 60 * hours,
+    }
+    assert outcome.mails["expected"] > 0
+    assert outcome.mails["doubled"] == 0
+
+
+def test_a_day_of_faults_holds_and_was_not_empty() -> None:
+    faults = (
+        *(Fault("kill-worker", time(0, minute)) for minute in (15, 16, 17, 40)),
+        *(Fault("kill-child", time(0, minute)) for minute in (15, 18, 43)),
+        Fault("smtp-silent", time(0, 20), timedelta(minutes=20)),
+        Fault("redis-down", time(0, 45), timedelta(minutes=3)),
+        Fault("duplicate", time(1, 5)),
+        Fault("redis-emptied", time(1, 30)),
+        Fault("second-beat", time(1, 40), timedelta(minutes=30)),
+        Fault("beat-down", time(1, 55), timedelta(minutes=10)),
+        Fault("database-locked", time(2, 20), timedelta(seconds=30)),
+        Fault("wrong-clock", time(2, 30), timedelta(minutes=10)),
+        Fault("smtp-down", time(2, 35), timedelta(minutes=10)),
+        Fault("workers-down", time(2, 50), timedelta(minutes=2)),
+        Fault("kill-beat", time(2, 55)),
+    )
+    with Replay(Plan(bookings=200, faults=faults, storm=(time(0, 15), 60))) as replay:
+        replay.end = replay.start + timedelta(hours=3)
+        outcome = replay.run()
+    assert outcome.broken is None
+    happened = {what for what, number in outcome.sometimes.items() if number}
+    assert {
+        "a task retried",
+        "a message redelivered",
+        "a message in its queue twice",
+        "a mail's fate uncertain",
+        "a process killed",
+        "a pool's child lost",
+        "a reminder sent",
+    } <= happened
