@@ -198,6 +198,7 @@ class Deployment:
 
     def _end_processes(self) -> None:
         self._ending = True
+        self.trace.end()
         self.loop.stop_for = None
         for process in (*self.workers.values(), *self.beats.values(), self.web):
             process.kill()

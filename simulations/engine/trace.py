@@ -25,14 +25,21 @@ class Trace:
         self._hash = sha256()
         self._observers: list[Observer] = []
         self._last: deque[str] = deque(maxlen=REMEMBERED)
+        self._ended = False
         self.lines = 0
         self.counts: Counter[str] = Counter()
 
     def observe(self, observer: Observer) -> None:
         self._observers.append(observer)
 
+    def end(self) -> None:
+        """Add no more lines: what follows is the taking down of the replay."""
+        self._ended = True
+
     def emit(self, event: str, /, **fields: Any) -> None:
         """Add a line at the present virtual instant."""
+        if self._ended:
+            return
         now = self._clock()
         line = json.dumps(
             {"t": now.isoformat(timespec="microseconds"), "event": event, **fields},

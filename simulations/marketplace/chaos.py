@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import time
 from multiprocessing import get_context
 from random import Random
 from typing import Any
@@ -19,6 +20,8 @@ from simulations.marketplace.replay import Replay
 
 BOOKINGS = 60
 """Of a day of chaos: small, for many days find more than large ones."""
+RUSH = 40
+"""Bookings within five minutes, in the middle of the faults."""
 CRASHED = "the replay itself failed"
 
 
@@ -78,9 +81,16 @@ class Chaos:
 
 
 def plan_for(base: Plan, seed: int) -> Plan:
-    """The day of chaos of a seed: its faults, and now and then more than one beat."""
+    """The day of chaos of a seed: a rush, faults, and now and then more than one beat."""
     rng = Random(f"{seed}:chaos")
-    return replace(base, seed=seed, faults=faults.draw(rng), beats=rng.choice((1, 1, 2)))
+    busy = time(rng.randrange(24), rng.randrange(50))
+    return replace(
+        base,
+        seed=seed,
+        storm=(busy, RUSH),
+        faults=faults.draw(rng, busy=busy),
+        beats=rng.choice((1, 1, 2)),
+    )
 
 
 def replay(plan: Plan) -> DayOfChaos:

@@ -13,7 +13,7 @@ from simulations.engine.faults import ENGINE_FAULTS, Fault, FaultKind
 from simulations.marketplace.database import Database
 from simulations.marketplace.mail import MailProvider, Mood
 
-DRAWN = (2, 6)
+DRAWN = (3, 8)
 """How many faults a day of chaos has."""
 LONGEST_DRAWN = timedelta(minutes=40)
 
@@ -71,12 +71,15 @@ BEAT_FAULTS = frozenset(
 """Those after which a due instant may be caught up later, or made up for by a later one."""
 
 
-def draw(rng: Random) -> tuple[Fault, ...]:
-    """The faults of a day of chaos, in their order."""
+def draw(rng: Random, *, busy: time) -> tuple[Fault, ...]:
+    """The faults of a day of chaos, in their order; half of them while most is going on."""
     drawn = []
     for _ in range(rng.randint(*DRAWN)):
         kind = rng.choice(FAULTS)
         at = time(rng.randrange(24), rng.randrange(60), rng.randrange(60))
+        if rng.random() < 0.5:
+            minute = min(59, busy.minute + rng.randrange(10))
+            at = time(busy.hour, minute, rng.randrange(60))
         # As many short ones as long ones: from seconds on, to the longest.
         longest = LONGEST_DRAWN.total_seconds()
         seconds = round(5 * (longest / 5) ** rng.random())

@@ -1,0 +1,199 @@
+"""Each invariant can be broken: a mistake in ``app`` is found, and by its name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, time, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from app import db, routing
+from app.adapters.slot_cache import CachedSlots
+from app.models import Booking, EmailMessage
+from app.outbox import schedule
+from app.services import email, email_claims
+from simulations.engine.faults import Fault
+from simulations.marketplace.invariants import INVARIANTS, BrokenInvariantError
+from simulations.marketplace.plan import Plan
+from simulations.marketplace.replay import Replay
+
+pytestmark = pytest.mark.timeout(120)
+
+EVENING = Plan(day=date(2026, 7, 15), bookings=120, seed=2, storm=(time(0, 20), 60))
+
+
+def broken_by(plan: Plan = EVENING, *, hours: float = 1.0) -> BrokenInvariantError | None:
+    with Replay(plan) as replay:
+        replay.end = replay.start + timedelta(hours=hours)
+        return replay.run().broken
+
+
+def name_of(broken: BrokenInvariantError | None) -> str | None:
+    return None if broken is None else broken.name
+
+
+def test_nothing_is_broken_without_a_mistake() -> None:
+    assert broken_by(hours=2.5) is None
+
+
+def test_urgency_on_the_wire_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "wire_priority", lambda urgency: urgency)
+    broken = broken_by(replace(EVENING, workers=1, concurrency=1))
+    assert name_of(broken) == "urgent work first"
+    assert broken is not None
+    assert any("received" in line for line in broken.lines)
+
+
+def test_a_confirmation_that_nobody_plans_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(email, "queue_confirmation", lambda *_args, **_options: [])
+    assert name_of(broken_by()) == "every mail arrives"
+
+
+def test_a_mail_that_anybody_may_claim_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The claim's condition gone, a second delivery sends its mails again."""
+    with Replay(EVENING) as replay:
+        deployment = replay.deployment
+        deployment.run_until(replay.start + timedelta(minutes=40))
+        monkeypatch.setattr(email_claims, "claimable", lambda *_, **__: EmailMessage.id > 0)
+
+        def deliver_again() -> None:
+            with db.transaction() as session:
+                email.enqueue_deliveries(session, list(session.scalars(select(EmailMessage.id))))
+
+        deployment.call_at(deployment.now, deliver_again)
+        with pytest.raises(BrokenInvariantError, match="each mail once"):
+            deployment.run_for(timedelta(minutes=5))
+
+
+def test_a_reminder_for_a_lesson_that_has_begun_is_found() -> None:
+    with Replay(EVENING) as replay:
+        deployment = replay.deployment
+        deployment.run_until(replay.start)
+        with db.reading() as session:
+            begun, later = (
+                session.scalars(select(Booking.id).order_by(Booking.starts_at)).all()[place]
+                for place in (0, -1)
+            )
+        deployment.trace.emit("mail", mail=f"reminder_1h.{later}.1", copy=1)
+        deployment.run_for(timedelta(seconds=1))
+        deployment.trace.emit("mail", mail=f"reminder_1h.{begun}.1", copy=1)
+        with pytest.raises(BrokenInvariantError, match="after its lesson began"):
+            deployment.run_for(timedelta(seconds=1))
+
+
+def test_a_run_that_is_planned_twice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beat's compare-and-set without its comparison: two beats, two runs."""
+
+    def replace_whatever_is_there(session: Any, entry: Any, seen: Any, *, last_due: Any) -> bool:
+        session.execute(
+            update(schedule.BeatEntry)
+            .where(schedule.BeatEntry.name == entry.name)
+            .values(last_due=max(last_due, seen.last_due))
+        )
+        return True
+
+    monkeypatch.setattr(schedule, "_replace", replace_whatever_is_there)
+    faults = (Fault("second-beat", time(0, 5), timedelta(minutes=30)),)
+    # Of one process: the second beat reads what the first has just written, so it has to look
+    # back in time for the mistake to show.
+    remembered = schedule.remembered
+    before: dict[str, Any] = {}
+
+    def a_little_stale(session: Any) -> Any:
+        now = remembered(session)
+        stale = {**now, **before}
+        before.clear()
+        before.update(now)
+        return stale
+
+    from app.tasks import scheduler
+
+    monkeypatch.setattr(scheduler, "remembered", a_little_stale)
+    assert name_of(broken_by(replace(EVENING, faults=faults))) == "each due instant once"
+
+
+@pytest.mark.parametrize(
+    ("harm", "name"),
+    [
+        ("UPDATE daily_metrics SET bookings_created = bookings_created + 1", "metrics"),
+        ("UPDATE outbox_entries SET state = 'dead'", "every outbox row"),
+        ("UPDATE outbox_entries SET state = 'pending'", "every outbox row"),
+    ],
+)
+def test_tables_that_are_wrong_at_the_end_are_found(harm: str, name: str) -> None:
+    with Replay(EVENING) as replay:
+        replay.end = replay.start + timedelta(hours=2.5)
+        replay.deployment.run_until(replay.end + timedelta(hours=1))
+        with db.engine().begin() as connection:
+            connection.exec_driver_sql(harm)
+        broken = conclusion(replay)
+    assert broken is not None
+    assert broken.name.startswith(name)
+
+
+def test_slots_that_are_not_the_tables_are_found() -> None:
+    with Replay(EVENING) as replay:
+        replay.deployment.run_until(replay.start + timedelta(hours=1))
+        first = replay.people.instructors[0].id
+        entry = replay.slots.read([first])[first]
+        wrong = CachedSlots(
+            instructor_id=first,
+            version=entry.version,
+            computed_at=entry.computed_at,
+            time_zone=entry.time_zone,
+            starts={minutes: starts[1:] for minutes, starts in entry.starts.items()},
+        )
+        replay.slots.write([wrong], epoch=replay.slots.epoch())
+        broken = conclusion(replay, "free slots equal a recomputation")
+    assert broken is not None
+
+
+def test_overlapping_lessons_are_found() -> None:
+    with Replay(EVENING) as replay:
+        replay.deployment.run_until(replay.start + timedelta(minutes=5))
+        with db.engine().begin() as connection:
+            for (trigger,) in connection.exec_driver_sql(
+                "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'bookings'"
+            ).all():
+                connection.exec_driver_sql(f"DROP TRIGGER {trigger}")
+            connection.exec_driver_sql("UPDATE bookings SET ends_at = '2027-01-01 00:00:00.000000'")
+        broken = conclusion(replay, "nobody is double-booked")
+    assert broken is not None
+
+
+def conclusion(replay: Replay, only: str | None = None) -> BrokenInvariantError | None:
+    for invariant in replay.invariants:
+        if only is None or invariant.name == only:
+            invariant.conclude()
+            stopped = replay.deployment.loop.stop_for
+            if isinstance(stopped, BrokenInvariantError):
+                return stopped
+    return None
+
+
+def test_a_message_that_nobody_takes_is_found() -> None:
+    with Replay(EVENING) as replay:
+        replay.deployment.run_until(replay.start + timedelta(minutes=5))
+        with replay.deployment.broker.unguarded():
+            replay.deployment.broker.server.lpush("maintenance", "{}")
+        broken = conclusion(replay, "no message lost or left")
+    assert broken is not None
+
+
+def test_a_task_that_nothing_stops_is_found() -> None:
+    with Replay(EVENING) as replay:
+        replay.deployment.run_until(replay.start)
+        fields = {"task": "app.tasks.cache.update_availability", "id": "x", "worker": "worker1"}
+        replay.deployment.trace.emit("started", **fields)
+        replay.deployment.run_for(timedelta(seconds=601))
+        replay.deployment.trace.emit("succeeded", **fields)
+        stopped = replay.deployment.loop.stop_for
+    assert isinstance(stopped, BrokenInvariantError)
+    assert stopped.name == "no task beyond its limits"
+
+
+def test_each_invariant_has_a_name_and_a_sentence_of_its_own() -> None:
+    assert len({each.name for each in INVARIANTS}) == len(INVARIANTS)
+    assert all(each.sentence.endswith(".") for each in INVARIANTS)

@@ -1,0 +1,105 @@
+"""``python simulations/day.py``, as it is typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def day(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "simulations" / "day.py"), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--date", "tomorrow"], "'tomorrow' is no date: write 2026-11-01"),
+        (["--days", "0"], "'0' is no number from 1 to 400"),
+        (["--workers", "many"], "'many' is no number from 1 to 64"),
+        (["--storm", "9"], "'9' is no storm: write 09:00/5000"),
+        (["--fault", "redis-down"], "write NAME@HH:MM or NAME@HH:MM/DURATION"),
+        (["--fault", "redis-away@10:00"], "there is no fault 'redis-away', only kill-worker"),
+        (["--fault", "redis-down@10:00"], "needs a duration: write redis-down@HH:MM/30m"),
+        (["--fault", "kill-worker@10:00/5m"], "takes no duration: write kill-worker@HH:MM"),
+        (["--fault", "kill-worker@25:00"], "names no time of day"),
+        (["--fault", "redis-down@10:00/0s"], "lasts no time"),
+        (["--chaos", "--fault", "kill-worker@10:00"], "--chaos draws its own faults"),
+        (["--chaos", "--trace", "t.jsonl"], "--trace and --broker are for one"),
+        (["--shrink"], "--shrink needs faults to leave out"),
+        (["--json", "no/such/folder/day.json"], "name a file in a folder that exists"),
+        (["--seedling"], "unrecognized arguments: --seedling"),
+    ],
+)
+def test_a_wrong_argument_ends_with_one_line_that_says_what_is_right(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    ended = day(*arguments, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert said in ended.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broker_that_is_not_there_is_a_bad_argument_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
+    files = ["--trace", "t.jsonl", "--json", "t.json"]
+    ended = day("--broker", "redis://127.0.0.1:1/0", *files, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "--broker redis://127.0.0.1:1/0" in ended.stderr.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_fault_is_listed_with_its_syntax() -> None:
+    listed = day("--list-faults")
+    assert listed.returncode == 0
+    assert len(listed.stdout.splitlines()) == 15
+    assert "redis-down@HH:MM/30m" in listed.stdout
+
+
+@pytest.mark.timeout(120)  # a whole day, and one of 25 hours
+def test_a_day_writes_its_figures_and_a_trace_with_the_hash_that_it_prints(tmp_path: Path) -> None:
+    ended = day(
+        *("--date", "2026-11-01", "--bookings", "8", "--seed", "9"),
+        *("--json", "day.json", "--trace", "day.jsonl"),
+        cwd=tmp_path,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "All 11 invariants hold." in ended.stdout
+    figures = json.loads((tmp_path / "day.json").read_text())
+    lines = (tmp_path / "day.jsonl").read_bytes()
+    assert figures["trace_hash"] == sha256(lines).hexdigest()
+    assert figures["trace_hash"] in ended.stdout
+    assert figures["events"] == len(lines.splitlines())
+    assert {path.name for path in tmp_path.iterdir()} == {"day.json", "day.jsonl"}
+    assert figures["replay"] == (
+        "python simulations/day.py --date 2026-11-01 --seed 9 --bookings 8"
+    )
+    assert set(figures["invariants"].values()) == {"held"}
+    assert figures["beat"] == {
+        "session-cleanup": 25,
+        "booking-reminders": 50,
+        "daily-analytics": 1,
+        "notification-cleanup": 1,
+        "no-show-check": 100,
+        "availability-cache": 300,
+        "health-check": 1500,
+    }
+    first = json.loads(lines.splitlines()[0])
+    assert {"t", "event"} <= set(first)
+    assert {"runs", "succeeded", "failed", "retried", "redelivered"} <= set(
+        figures["tasks"]["app.tasks.health.health_check"]
+    )
+    assert {"published", "max_depth", "wait_p50", "wait_p99"} <= set(figures["queues"]["celery"])
