@@ -18,9 +18,9 @@ from app.tasks import celery_app
 from simulations.engine import Deployment, ServiceTime, WorkerGroup
 from simulations.engine.clock import wall_seconds
 from simulations.engine.faults import schedule
+from simulations.engine.figures import Figures
 from simulations.marketplace.database import Database, migrated_database
 from simulations.marketplace.faults import FAULTS
-from simulations.marketplace.figures import Figures
 from simulations.marketplace.invariants import (
     INVARIANTS,
     BrokenInvariantError,

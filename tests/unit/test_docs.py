@@ -13,6 +13,7 @@ from app.settings import Settings
 from app.tasks import deployment_metrics, metrics
 from app.tasks.celery_config import BEAT_ENTRIES
 from app.tasks.exposition import Slots
+from simulations.marketplace.invariants import INVARIANTS
 
 ROOT = Path(__file__).parents[2]
 PLACEHOLDER = "app/tasks/module.py"
@@ -119,3 +120,10 @@ def test_the_schedules_table_is_that_of_the_code() -> None:
     config = (ROOT / "app" / "tasks" / "celery_config.py").read_text()
     for row in rows:
         assert f"CatchUp.{row[3].upper()},  # {row[4]}\n" in config
+
+
+def test_the_page_on_simulation_has_each_invariants_own_sentence() -> None:
+    page = (ROOT / "docs" / "simulation.md").read_text()
+    rows = [line.strip("|").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    documented = {row[0].strip(): row[1].strip() for row in rows if len(row) == 2}
+    assert {each.name: each.sentence for each in INVARIANTS}.items() <= documented.items()
