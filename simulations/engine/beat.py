@@ -9,6 +9,7 @@ from celery.beat import PersistentScheduler, ScheduleEntry, Scheduler, Service
 from kombu.utils.imports import symbol_by_name
 
 from simulations.engine.loop import Process, QuietUntil
+from simulations.engine.trace import Trace
 
 if TYPE_CHECKING:
     from simulations.engine.deployment import Deployment
@@ -40,7 +41,8 @@ class BeatProcess(Process):
     def run(self) -> None:
         """What ``celery beat`` does, without its command line."""
         app = self._deployment.app
-        self.service = Service(app=app, scheduler_cls=_on_virtual_time(app.conf.beat_scheduler))
+        scheduler = _on_virtual_time(app.conf.beat_scheduler, self._deployment.trace)
+        self.service = Service(app=app, scheduler_cls=scheduler)
         self.service.start()
 
     def sleep(self, seconds: float) -> None:
@@ -60,13 +62,17 @@ class BeatProcess(Process):
         self._on_end()
 
 
-def _on_virtual_time(scheduler: Any) -> type[Scheduler]:
+def _on_virtual_time(scheduler: Any, trace: Trace) -> type[Scheduler]:
     given = symbol_by_name(scheduler)
     # Its file would outlive the replay.
     base = Scheduler if issubclass(given, PersistentScheduler) else given
 
     class VirtualScheduler(base):  # type: ignore[misc,valid-type]
         Entry = NamedEntry
+
+        def apply_entry(self, entry: Any, producer: Any = None) -> None:
+            super().apply_entry(entry, producer)
+            trace.emit("beat", entry=entry.name)
 
         def adjust(self, n: float, drift: float = -0.010) -> float:
             # Celery wakes 10 ms early and looks again, for ever where no time passes.

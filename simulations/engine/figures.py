@@ -43,8 +43,11 @@ class Figures:
             self.tasks[fields["task"]]["runs"] += 1
         elif event in ENDS:
             self.tasks[fields["task"]][event] += 1
-        elif event == "beat" and self._start <= datetime.fromisoformat(fields["due"]) < self._end:
-            self.beat[fields["entry"]] += 1
+        elif event == "beat":
+            # Where the scheduler says for which instant, that one counts.
+            due = datetime.fromisoformat(fields["due"]) if "due" in fields else now
+            if self._start <= due < self._end:
+                self.beat[fields["entry"]] += 1
         elif event == "emptied":
             self.depth.clear()
 

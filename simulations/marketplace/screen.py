@@ -9,13 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
 
 from simulations.engine.clock import wall_seconds
 from simulations.engine.faults import FaultKind
 from simulations.marketplace.chaos import Chaos, DayOfChaos
 from simulations.marketplace.outcome import Outcome
 from simulations.marketplace.replay import CALM, Replay
+from simulations.tables import table
 
 
 def watch(console: Console, replay: Replay) -> Outcome:
@@ -70,9 +70,9 @@ def show(console: Console, outcome: Outcome) -> None:
         f"{mails['doubled']} doubled",
         highlight=False,
     )
-    console.print(_table(("beat entry", "runs"), outcome.beat.items()))
+    console.print(table(("beat entry", "runs"), outcome.beat.items()))
     console.print(
-        _table(
+        table(
             ("queue", "published", "deepest", "waited p50 s", "p99 s"),
             (
                 (name, each["published"], each["max_depth"], each["wait_p50"], each["wait_p99"])
@@ -81,7 +81,7 @@ def show(console: Console, outcome: Outcome) -> None:
         )
     )
     console.print(
-        _table(
+        table(
             ("task", "runs", "succeeded", "retried", "failed", "redelivered"),
             (
                 (name.removeprefix("app.tasks."), *(counts.get(end, 0) for end in _ENDS))
@@ -94,15 +94,6 @@ def show(console: Console, outcome: Outcome) -> None:
 
 
 _ENDS = ("runs", "succeeded", "retried", "failed", "redelivered")
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for position, title in enumerate(head):
-        table.add_column(title, justify="left" if position == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(f"{each:,}" if isinstance(each, int) else str(each) for each in row))
-    return table
 
 
 def list_faults(kinds: Iterable[FaultKind[Any]]) -> None:
@@ -151,7 +142,7 @@ def show_chaos(console: Console, found: Chaos) -> None:
         console.print(f"  {broken.what}", highlight=False, markup=False)
         for line in broken.lines:
             console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
-    console.print(_table(("sometimes", "days"), found.sometimes.items()))
+    console.print(table(("sometimes", "days"), found.sometimes.items()))
     never = [what for what, days in found.sometimes.items() if days == 0]
     if never:
         console.print(f"never: {', '.join(never)}", highlight=False)

@@ -1,0 +1,279 @@
+"""Days of any Celery app on virtual time, and what its owners want to know of them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
+from itertools import combinations
+from random import Random
+from typing import Any, TextIO
+from zoneinfo import ZoneInfo
+
+from celery import Celery
+
+from simulations.any_app.service_times import ServiceTimes
+from simulations.any_app.twin import names_of, queues_of, signals_muted, twin_of
+from simulations.engine import Deployment, WorkerGroup
+from simulations.engine.clock import wall_seconds
+from simulations.engine.faults import ENGINE_FAULTS, Fault, schedule
+from simulations.engine.figures import Figures, percentile
+
+WARM_UP = timedelta(minutes=1)
+DAY = timedelta(days=1)
+ENDS = frozenset({"succeeded", "failed", "retried", "ignored", "lost"})
+
+
+@dataclass(frozen=True)
+class AppPlan:
+    """What is to be replayed."""
+
+    app: str
+    """As ``celery -A`` takes it."""
+    day: date
+    days: int = 1
+    seed: int = 1
+    workers: int = 2
+    concurrency: int = 4
+    beats: int = 1
+    broker_url: str | None = None
+    service_times: str | None = None
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The command that repeats this run."""
+        words = [
+            f"python simulations/day.py --app {self.app}",
+            f"--date {self.day.isoformat()} --days {self.days} --seed {self.seed}",
+            f"--workers {self.workers} --concurrency {self.concurrency} --beats {self.beats}",
+        ]
+        if self.service_times is not None:
+            words.append(f"--service-times {self.service_times}")
+        if self.broker_url is not None:
+            words.append(f"--broker {self.broker_url}")
+        return " ".join([*words, *(f'--fault "{fault}"' for fault in self.faults)])
+
+
+@dataclass(frozen=True)
+class Hour:
+    """One hour of the replay, on the local wall clock."""
+
+    begins: str
+    deepest: int = 0
+    """The most messages that waited at once, over all queues."""
+    queue: str = ""
+    """The queue that held most of them."""
+    busiest: int = 0
+    """The most slots that were in use at once."""
+
+
+@dataclass(frozen=True)
+class AppOutcome:
+    """What became of it."""
+
+    plan: AppPlan
+    timezone: str
+    slots: int
+    trace_hash: str
+    events: int
+    wall_seconds: float
+    beat: dict[str, int]
+    tasks: dict[str, dict[str, int]]
+    queues: dict[str, dict[str, float]]
+    hours: list[Hour]
+    together: dict[str, int]
+    """Pairs of entries, and how often both were due at the same instant."""
+    left: int
+    """Messages that still waited or ran at the end."""
+    changing_days: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Runs of each entry on the next days on which the clocks change, and on a plain one."""
+
+    @property
+    def peak(self) -> Hour:
+        return max(self.hours, key=lambda hour: hour.deepest)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``--json`` writes."""
+        return {
+            "app": self.plan.app,
+            "date": self.plan.day.isoformat(),
+            "days": self.plan.days,
+            "timezone": self.timezone,
+            "seed": self.plan.seed,
+            "broker": "redis" if self.plan.broker_url else "memory",
+            "trace_hash": self.trace_hash,
+            "events": self.events,
+            "wall_seconds": round(self.wall_seconds, 3),
+            "events_per_second": round(self.events / self.wall_seconds, 1),
+            "beat": self.beat,
+            "tasks": self.tasks,
+            "queues": self.queues,
+            "hours": [vars(hour) for hour in self.hours],
+            "together": self.together,
+            "left": self.left,
+            "changing_days": self.changing_days,
+            "replay": self.plan.command,
+        }
+
+
+class _Hours:
+    """An observer: depths and slots by the hour, and entries that are due together."""
+
+    def __init__(self, zone: ZoneInfo) -> None:
+        self._zone = zone
+        self._depth: Counter[str] = Counter()
+        self._running = 0
+        self._hours: dict[str, Hour] = {}
+        self._due: dict[datetime, set[str]] = defaultdict(set)
+
+    def see(self, now: datetime, event: str, fields: Mapping[str, Any]) -> None:
+        if event in ("published", "redelivered", "duplicated"):
+            self._depth[fields["queue"]] += 1
+        elif event == "received":
+            self._depth[fields["queue"]] -= 1
+        elif event == "started":
+            self._running += 1
+        elif event in ENDS:
+            self._running -= 1
+        elif event == "beat":
+            self._due[now.replace(microsecond=0)].add(fields["entry"])
+            return
+        elif event == "emptied":
+            self._depth.clear()
+        self._note(now)
+
+    def _note(self, now: datetime) -> None:
+        name = f"{now.astimezone(self._zone):%Y-%m-%d %H:00 %Z}"
+        hour = self._hours.get(name) or Hour(name)
+        waiting = max(0, sum(self._depth.values()))
+        queue, most = max(self._depth.items(), key=lambda pair: pair[1], default=("", 0))
+        self._hours[name] = Hour(
+            name,
+            max(hour.deepest, waiting),
+            queue if waiting > hour.deepest and most > 0 else hour.queue,
+            max(hour.busiest, self._running),
+        )
+
+    @property
+    def hours(self) -> list[Hour]:
+        return list(self._hours.values())
+
+    def together(self) -> dict[str, int]:
+        pairs: Counter[str] = Counter()
+        for names in self._due.values():
+            for first, second in combinations(sorted(names), 2):
+                pairs[f"{first} + {second}"] += 1
+        return dict(pairs.most_common())
+
+
+def replay(
+    theirs: Celery, plan: AppPlan, times: ServiceTimes, *, trace_into: TextIO | None = None
+) -> AppOutcome:
+    """Replay the days of ``plan``. Nothing of the app's is contacted, no body is run.
+
+    Raises ``NotEmptyError`` and redis-py's errors for a ``broker_url``.
+    """
+    began = wall_seconds()
+    rng = Random(f"{plan.seed}:service times")
+    twin = twin_of(theirs, times, rng)
+    tasks = names_of(theirs)
+    zone = ZoneInfo(str(twin.timezone))
+    start, end = (_midnight(plan.day + timedelta(days=days), zone) for days in (0, plan.days))
+    figures, hours = Figures(start=start, end=end), _Hours(zone)
+    with ExitStack() as stack:
+        stack.enter_context(signals_muted())
+        deployment = stack.enter_context(
+            Deployment(
+                twin,
+                start=start - WARM_UP,
+                seed=plan.seed,
+                workers=[WorkerGroup(plan.workers, plan.concurrency, queues_of(twin, tasks))],
+                beats=plan.beats,
+                broker_url=plan.broker_url,
+                trace_into=trace_into,
+            )
+        )
+        deployment.trace.observe(figures.see)
+        deployment.trace.observe(hours.see)
+        _load(deployment, twin, times, start=start, days=plan.days)
+        schedule(deployment, deployment, plan.faults, ENGINE_FAULTS, day=plan.day, zone=zone)
+        deployment.run_until(end)
+        queues = figures.queues()
+        for queue, each in queues.items():
+            each["wait_max"] = percentile(figures.waits[queue], 1.0)
+        return AppOutcome(
+            plan=plan,
+            timezone=zone.key,
+            slots=plan.workers * plan.concurrency,
+            trace_hash=deployment.trace.hash,
+            events=deployment.trace.lines,
+            wall_seconds=wall_seconds() - began,
+            beat={name: figures.beat[name] for name in sorted(twin.conf.beat_schedule or {})},
+            tasks={name: dict(each) for name, each in sorted(figures.tasks.items())},
+            queues=queues,
+            hours=hours.hours,
+            together=hours.together(),
+            left=sum(
+                max(0, counts["runs"] - sum(counts[end] for end in ENDS))
+                for counts in figures.tasks.values()
+            )
+            + max(0, sum(figures.depth.values())),
+        )
+
+
+def changing_days(theirs: Celery, after: date) -> dict[str, dict[str, int]]:
+    """Runs of each beat entry on a plain day, and on the next two on which the clocks change.
+
+    Beat alone, for a day each; nobody takes its messages. Empty in a zone without changes.
+    """
+    twin = twin_of(theirs, ServiceTimes(tasks={}), Random(0))
+    zone = ZoneInfo(str(twin.timezone))
+    found: dict[str, dict[str, int]] = {}
+    days = [after + timedelta(days=number) for number in range(366)]
+    plain = next(day for day in days if _hours_of(day, zone) == 24)
+    changing = [day for day in days if _hours_of(day, zone) != 24][:2]
+    for day in [plain, *changing] if changing else []:
+        start, end = _midnight(day, zone), _midnight(day + timedelta(days=1), zone)
+        figures = Figures(start=start, end=end)
+        with (
+            signals_muted(),
+            Deployment(twin, start=start - WARM_UP, workers=[WorkerGroup(0)]) as deployment,
+        ):
+            deployment.trace.observe(figures.see)
+            deployment.run_until(end)
+        found[f"{day.isoformat()} ({_hours_of(day, zone)} h)"] = {
+            name: figures.beat[name] for name in sorted(twin.conf.beat_schedule or {})
+        }
+    return found
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    return datetime.combine(day, time(), zone).astimezone(UTC)
+
+
+def _hours_of(day: date, zone: ZoneInfo) -> float:
+    length = _midnight(day + timedelta(days=1), zone) - _midnight(day, zone)
+    hours = length / timedelta(hours=1)
+    return int(hours) if hours.is_integer() else hours
+
+
+def _load(
+    deployment: Deployment, twin: Celery, times: ServiceTimes, *, start: datetime, days: int
+) -> None:
+    """What comes beside beat: at instants that are drawn evenly over the days."""
+    for name, each in sorted(times.tasks.items()):
+        rng = deployment.rng(f"load {name}")
+        instants: Sequence[datetime] = sorted(
+            start + rng.random() * days * DAY for _ in range(each.per_day * days)
+        )
+        for instant in instants:
+            deployment.call_at(instant, partial(_send, twin, name))
+
+
+def _send(twin: Celery, name: str) -> None:
+    # As their own code would: with the task's options, by their routes.
+    twin.tasks[name].apply_async(retry=False)

@@ -1,0 +1,51 @@
+"""What the command lines of replays share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import NoReturn
+
+DONE, BROKEN, BAD_ARGUMENTS = 0, 1, 2
+PROGRAM = "python simulations/day.py"
+
+
+class Parser(argparse.ArgumentParser):
+    """Its last line says what is wrong and what would be right."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(BAD_ARGUMENTS, f"day.py: {message}\n")
+
+
+def a_date(text: str) -> date:
+    """Read a day in ISO 8601."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date: write 2026-11-01") from None
+
+
+def number(least: int, most: int) -> Callable[[str], int]:
+    """Read a whole number between two others."""
+
+    def read(text: str) -> int:
+        try:
+            found = int(text)
+        except ValueError:
+            found = least - 1
+        if not least <= found <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
+        return found
+
+    return read
+
+
+def check_files(**paths: Path | None) -> None:
+    """Raise ``ValueError`` for a file that could not be written at the end."""
+    for option, path in paths.items():
+        if path is not None and (not path.parent.is_dir() or path.is_dir()):
+            raise ValueError(f"--{option} {path}: name a file in a folder that exists")

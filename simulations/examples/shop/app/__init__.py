@@ -1,0 +1,1 @@
+"""A web shop whose package happens to be called ``app``."""

@@ -1,0 +1,147 @@
+"""``python simulations/day.py``: replay days on virtual time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import time
+from pathlib import Path
+from typing import TextIO
+
+from redis.exceptions import RedisError
+from rich.console import Console
+
+from simulations.arguments import BROKEN, DONE, PROGRAM, Parser, a_date, check_files, number
+from simulations.engine.faults import Fault, FaultError, parse
+from simulations.engine.real_redis import NotEmptyError
+from simulations.marketplace import chaos, screen
+from simulations.marketplace.faults import FAULTS
+from simulations.marketplace.plan import Plan
+from simulations.marketplace.replay import Replay
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 all invariants hold, 1 one is broken, 2 bad arguments."""
+    parser = _arguments()
+    options = parser.parse_args(arguments)
+    if options.list_faults:
+        screen.list_faults(FAULTS)
+        return DONE
+    try:
+        plan = _plan(options)
+        check_files(json=options.json, trace=options.trace)
+    except (FaultError, ValueError) as error:
+        parser.error(str(error))
+    if options.chaos:
+        return _chaos(plan, options)
+    return _day(parser, plan, options)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    default = Plan()
+    parser = Parser(
+        prog=PROGRAM,
+        description="Replay a day of beat and of a marketplace in seconds of wall time.",
+    )
+    add = parser.add_argument
+    add("--date", type=a_date, default=default.day, help="the first day, such as 2026-11-01")
+    add("--days", type=number(1, 400), default=default.days)
+    add("--seed", type=int, default=default.seed, help="also the first one of --chaos")
+    add("--bookings", type=number(1, 100_000), default=None, help="a day; 2000, in chaos 60")
+    add("--instructors", type=number(1, 10_000), help="a tenth of the bookings")
+    add("--workers", type=number(1, 64), default=default.workers)
+    add("--concurrency", type=number(1, 256), default=default.concurrency, help="slots of each")
+    add("--beats", type=number(1, 8), default=default.beats)
+    add("--broker", metavar="URL", help="an empty Redis database, instead of memory")
+    add("--storm", type=_storm, metavar="HH:MM/N", help="so many bookings within 5 minutes")
+    add("--fault", action="append", default=[], metavar="NAME@HH:MM[/DURATION]")
+    add("--list-faults", action="store_true", help="what can go wrong, and how it is written")
+    add("--chaos", action="store_true", help="many days with drawn faults")
+    add("--seeds", type=number(1, 1_000_000), default=50, help="days of chaos")
+    add("--shrink", action="store_true", help="find the fewest faults that still break it")
+    add("--json", type=Path, metavar="FILE", help="write the figures")
+    add("--trace", type=Path, metavar="FILE", help="write every event, a JSON object a line")
+    return parser
+
+
+def _storm(text: str) -> tuple[time, int]:
+    clock, slash, number = text.partition("/")
+    try:
+        if not slash or int(number) < 1:
+            raise ValueError
+        return time.fromisoformat(clock), int(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no storm: write 09:00/5000") from None
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    faults: tuple[Fault, ...] = tuple(parse(text, FAULTS) for text in options.fault)
+    if options.chaos and faults:
+        raise ValueError("--chaos draws its own faults: leave --fault out, or leave --chaos out")
+    if options.shrink and not options.chaos and not faults:
+        raise ValueError("--shrink needs faults to leave out: add --chaos, or --fault")
+    if options.chaos and (options.trace or options.broker):
+        raise ValueError("--chaos runs many days: --trace and --broker are for one")
+    bookings = options.bookings
+    if bookings is None:
+        bookings = chaos.BOOKINGS if options.chaos else Plan().bookings
+    return Plan(
+        day=options.date,
+        days=options.days,
+        seed=options.seed,
+        bookings=bookings,
+        instructors=options.instructors,
+        workers=options.workers,
+        concurrency=options.concurrency,
+        beats=options.beats,
+        broker_url=options.broker,
+        storm=options.storm,
+        faults=faults,
+    )
+
+
+def _day(parser: argparse.ArgumentParser, plan: Plan, options: argparse.Namespace) -> int:
+    console = Console()
+    with ExitStack() as stack:
+        into: TextIO | None = None
+        if options.trace is not None:
+            part = options.trace.with_name(f"{options.trace.name}.part")
+            into = stack.enter_context(part.open("w", encoding="utf-8"))
+        try:
+            replay = stack.enter_context(Replay(plan, trace_into=into))
+        except (NotEmptyError, RedisError, ValueError) as error:
+            if into is not None:
+                into.close()
+                part.unlink()
+            parser.error(
+                f"--broker {plan.broker_url}: {error}; name an empty database, such as "
+                "redis://localhost:6379/9"
+            )
+        outcome = screen.watch(console, replay)
+    if options.trace is not None:
+        part.replace(options.trace)
+    if outcome.broken is not None and options.shrink:
+        fewest = chaos.shrink(plan, outcome.broken.name)
+        outcome = replace(outcome, plan=fewest)
+    screen.show(console, outcome)
+    _write_json(options.json, outcome.as_dict())
+    return DONE if outcome.broken is None else BROKEN
+
+
+def _chaos(plan: Plan, options: argparse.Namespace) -> int:
+    console = Console()
+    found = chaos.run(plan, seeds=options.seeds, progress=screen.Progress(console, options.seeds))
+    broken = found.first_broken
+    if broken is not None and broken.invariant is not None and options.shrink:
+        found = replace(found, fewest=chaos.shrink(broken.plan, broken.invariant))
+    screen.show_chaos(console, found)
+    _write_json(options.json, found.as_dict())
+    return DONE if broken is None else BROKEN
+
+
+def _write_json(path: Path | None, figures: dict[str, object]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
