@@ -88,20 +88,27 @@ os.register_at_fork(
 )
 
 
-def create_database_engine(url: str, *, busy_timeout: float = 10.0) -> Engine:
+def create_database_engine(url: str, *, busy_timeout: float = 10.0, **pool: Any) -> Engine:
     """An engine with this project's rules for the database behind ``url``.
 
-    ``busy_timeout`` is in seconds (SQLite). Nothing is connected or created yet.
+    ``busy_timeout`` is in seconds (SQLite); ``pool`` holds options of SQLAlchemy's pool.
+    Nothing is connected or created yet.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         created = create_engine(
-            parsed, isolation_level="READ COMMITTED", pool_pre_ping=True, hide_parameters=True
+            parsed,
+            isolation_level="READ COMMITTED",
+            pool_pre_ping=True,
+            hide_parameters=True,
+            **pool,
         )
         event.listen(created, "handle_error", _forget_values)
         return created
     # Statements' parameters hold names and addresses, which no error message may carry.
-    created = create_engine(parsed, connect_args={"timeout": busy_timeout}, hide_parameters=True)
+    created = create_engine(
+        parsed, connect_args={"timeout": busy_timeout}, hide_parameters=True, **pool
+    )
     event.listen(created, "connect", _prepare_sqlite)
     event.listen(created, "begin", _begin_sqlite)
     return created

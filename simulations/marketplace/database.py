@@ -51,7 +51,9 @@ def migrated_database(loop: Callable[[], EventLoop]) -> Iterator[Database]:
     """An empty database at the newest schema, in force for ``app``; deleted at the end."""
     folder = MEMORY if MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="simulation-", dir=folder) as path:
-        engine = db.create_database_engine(f"sqlite:///{path}/marketplace.db")
+        # Processes have pools of their own. All of them here share one, which must not end:
+        # a greenlet that waited for a connection would hold up everybody for good.
+        engine = db.create_database_engine(f"sqlite:///{path}/marketplace.db", max_overflow=-1)
         event.listen(engine, "connect", _forget_the_disk)
         replaced = db.use(engine)
         try:
