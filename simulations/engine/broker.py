@@ -236,6 +236,11 @@ class VirtualChannel(kombu_redis.Channel):
         message = delivered.get(delivery_tag)
         super().basic_ack(delivery_tag, multiple)
         if message is not None:
-            self.broker.trace.emit("acked", id=message.headers.get("id"))
+            running = self.broker.loop.current
+            self.broker.trace.emit(
+                "acked",
+                id=message.headers.get("id"),
+                worker=None if running is None else running.name,
+            )
         if self.on_credit is not None:
             self.on_credit()

@@ -26,6 +26,7 @@ from app.models import (
 )
 from app.services.availability import free_slots
 from app.services.password_resets import VALID_FOR
+from simulations.engine.figures import ENDS
 from simulations.marketplace.faults import BEAT_FAULTS
 from simulations.marketplace.timetable import README, due_instants
 
@@ -439,10 +440,60 @@ class WithinLimits(Invariant):
     def see(self, now: datetime, event: str, fields: Mapping[str, Any]) -> None:
         if event == "started":
             self._started[fields["id"], fields["worker"]] = now
-        elif event in ("succeeded", "failed", "retried", "ignored", "lost"):
+        elif event in ENDS:
             began = self._started.pop((fields["id"], fields["worker"]), now)
             if now - began > HARD_LIMIT:
                 self.broken(f"{fields['task']} ran for {now - began}", fields["id"])
+
+
+class AcknowledgedAtTheEnd(Invariant):
+    name = "acknowledged at the end"
+    sentence = "A message stays with the broker until its task has ended."
+
+    def __init__(self, replay: Replay) -> None:
+        super().__init__(replay)
+        self._running: dict[str, str] = {}
+
+    def see(self, now: datetime, event: str, fields: Mapping[str, Any]) -> None:
+        if event == "started":
+            self._running[fields["id"]] = fields["worker"]
+        elif event in ENDS:
+            self._running.pop(fields["id"], None)
+        elif event == "killed" and "worker" in fields:
+            self._running = {
+                each: worker for each, worker in self._running.items() if worker != fields["worker"]
+            }
+        elif event == "acked" and self._running.get(fields["id"]) == fields["worker"]:
+            self.broken(f"a message was acknowledged while {fields['worker']} ran it", fields["id"])
+
+
+class NothingResentWithoutALoss(Invariant):
+    name = "nothing resent without a loss"
+    sentence = "The pump sends nothing again that the broker has not lost."
+
+    LOSSES = frozenset(
+        {
+            "beat-down",
+            "database-locked",
+            "kill-beat",
+            "kill-worker",
+            "redis-down",
+            "redis-emptied",
+            "second-beat",
+            "workers-down",
+            "wrong-clock",
+        }
+    )
+    """After these a message may be gone: a process died, or Redis, between two steps."""
+
+    def conclude(self) -> None:
+        if any(fault.kind in self.LOSSES for fault in self.replay.plan.faults):
+            return
+        with db.reading() as session:
+            resent = session.scalars(select(OutboxEntry).where(OutboxEntry.resent > 0)).all()
+        if resent:
+            first = resent[0]
+            self.broken(f"{len(resent)} rows were resent, such as {first.task}", first.id)
 
 
 INVARIANTS: tuple[type[Invariant], ...] = (
@@ -457,4 +508,6 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     EveryRowSettled,
     NoMessageLeft,
     WithinLimits,
+    AcknowledgedAtTheEnd,
+    NothingResentWithoutALoss,
 )

@@ -77,7 +77,7 @@ def test_a_day_writes_its_figures_and_a_trace_with_the_hash_that_it_prints(tmp_p
         cwd=tmp_path,
     )
     assert ended.returncode == 0, ended.stderr
-    assert "All 11 invariants hold." in ended.stdout
+    assert "All 13 invariants hold." in ended.stdout
     figures = json.loads((tmp_path / "day.json").read_text())
     lines = (tmp_path / "day.jsonl").read_bytes()
     assert figures["trace_hash"] == sha256(lines).hexdigest()

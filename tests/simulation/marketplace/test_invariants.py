@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from app import db, routing
+from app import clock, db, routing
 from app.adapters.slot_cache import CachedSlots
 from app.models import Booking, EmailMessage
 from app.outbox import schedule
 from app.services import email, email_claims
+from app.tasks import celery_app
+from app.tasks.broker import RedisBroker
 from simulations.engine.faults import Fault
 from simulations.marketplace.invariants import INVARIANTS, BrokenInvariantError
 from simulations.marketplace.plan import Plan
@@ -192,6 +194,29 @@ def test_a_task_that_nothing_stops_is_found() -> None:
         stopped = replay.deployment.loop.stop_for
     assert isinstance(stopped, BrokenInvariantError)
     assert stopped.name == "no task beyond its limits"
+
+
+def test_a_message_that_is_acknowledged_before_its_task_has_run_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, task in celery_app.tasks.items():
+        if name.startswith("app."):
+            monkeypatch.setattr(task, "acks_late", False)
+    assert name_of(broken_by()) == "acknowledged at the end"
+
+
+def test_a_message_that_is_sent_again_though_it_waits_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pump that takes whatever is older than its margin for gone."""
+    monkeypatch.setattr(RedisBroker, "held", lambda _self: set())
+    monkeypatch.setattr(RedisBroker, "oldest", lambda _self, lists: [clock.utcnow() for _ in lists])
+    slow = (Fault("smtp-slow", time(0, 20), timedelta(minutes=15)),)
+    rush = replace(EVENING, workers=1, concurrency=1, faults=slow, storm=(time(0, 20), 400))
+    with Replay(rush) as replay:
+        replay.deployment.run_until(replay.start + timedelta(minutes=30))
+        broken = conclusion(replay, "nothing resent without a loss")
+    assert broken is not None
 
 
 def test_each_invariant_has_a_name_and_a_sentence_of_its_own() -> None:
