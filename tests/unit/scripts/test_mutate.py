@@ -1,0 +1,35 @@
+"""Each mutation still has the place that it changes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from scripts import mutate
+from scripts.mutate import MUTATIONS, Mutation
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_its_place_is_there_once_and_is_changed(mutation: Mutation, tmp_path: Path) -> None:
+    copy = tmp_path / mutation.file
+    copy.parent.mkdir(parents=True)
+    shutil.copy(mutate.ROOT / mutation.file, copy)
+    mutate.apply(mutation, tmp_path)
+    changed = copy.read_text()
+    assert mutation.new in changed
+    compile(changed, mutation.file, "exec")
+
+
+def test_a_place_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    with pytest.raises(ValueError, match=r"is 0 times in a\.py, not once"):
+        mutate.apply(Mutation("gone", "a.py", "y = 2", "y = 3"), tmp_path)
+
+
+def test_names_choose_by_how_they_begin() -> None:
+    assert [each.name for each in mutate.chosen(["ack"])] == ["ack-early"]
+    assert mutate.chosen([]) == list(MUTATIONS)
+    with pytest.raises(SystemExit, match="there is no mutation 'no-such'"):
+        mutate.chosen(["no-such"])
