@@ -469,7 +469,7 @@ class AcknowledgedAtTheEnd(Invariant):
 
 class NothingResentWithoutALoss(Invariant):
     name = "nothing resent without a loss"
-    sentence = "The pump sends nothing again that the broker has not lost."
+    sentence = "Nothing is sent again that is done, or that the broker has not lost."
 
     LOSSES = frozenset(
         {
@@ -485,6 +485,16 @@ class NothingResentWithoutALoss(Invariant):
         }
     )
     """After these a message may be gone: a process died, or Redis, between two steps."""
+
+    def __init__(self, replay: Replay) -> None:
+        super().__init__(replay)
+        self._done: set[str] = set()
+
+    def see(self, now: datetime, event: str, fields: Mapping[str, Any]) -> None:
+        if event == "succeeded":
+            self._done.add(fields["id"])
+        elif event == "published" and fields["id"] in self._done:
+            self.broken(f"{fields['task']} was sent again when it had succeeded", fields["id"])
 
     def conclude(self) -> None:
         if any(fault.kind in self.LOSSES for fault in self.replay.plan.faults):

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from app import clock, db, routing
 from app.adapters.slot_cache import CachedSlots
 from app.models import Booking, EmailMessage
-from app.outbox import schedule
+from app.outbox import guard, schedule
 from app.services import email, email_claims
 from app.tasks import celery_app
 from app.tasks.broker import RedisBroker
@@ -217,6 +217,12 @@ def test_a_message_that_is_sent_again_though_it_waits_is_found(
         replay.deployment.run_until(replay.start + timedelta(minutes=30))
         broken = conclusion(replay, "nothing resent without a loss")
     assert broken is not None
+
+
+def test_work_that_is_done_and_sent_again_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard gone, nothing marks a row done, and the pump finds its message gone."""
+    monkeypatch.setattr(guard, "mark_done", lambda *_args, **_options: None)
+    assert name_of(broken_by()) == "nothing resent without a loss"
 
 
 def test_each_invariant_has_a_name_and_a_sentence_of_its_own() -> None:
