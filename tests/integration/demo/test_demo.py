@@ -110,7 +110,9 @@ def test_a_show_adds_up(demo: Callable[..., Demo], tmp_path: Path) -> None:
     assert bookings["confirmed"] + bookings["cancelled"] >= 20
     assert mails["expected"] == mails["delivered"] >= 50
     assert (mails["doubled"], mails["uncertain"], figures["lost"]) == (0, 0, 0)
-    assert (outbox["pending"], outbox["later"], outbox["dead"]) == (0, 0, 0)
+    assert (outbox["pending"], outbox["dead"]) == (0, 0)
+    # From midnight until they go out, yesterday's digests and its week's reports are planned.
+    assert outbox["later"] <= 2
     assert all(task["succeeded"] and not task["failed"] for task in figures["tasks"].values())
     assert outbox["done"] == sum(task["succeeded"] for task in figures["tasks"].values())
     assert "It adds up" in show.said()
