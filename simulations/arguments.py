@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 DONE, BROKEN, BAD_ARGUMENTS = 0, 1, 2
 PROGRAM = "python simulations/day.py"
@@ -49,3 +50,18 @@ def check_files(**paths: Path | None) -> None:
     for option, path in paths.items():
         if path is not None and (not path.parent.is_dir() or path.is_dir()):
             raise ValueError(f"--{option} {path}: name a file in a folder that exists")
+
+
+@contextmanager
+def written_when_complete(path: Path | None) -> Iterator[TextIO | None]:
+    """A text file that is there once the block has ended well, and not at all otherwise."""
+    if path is None:
+        yield None
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as into:
+            yield into
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

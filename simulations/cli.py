@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+INTERRUPTED = 130
+"""As a shell tells of a process that SIGINT ended."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 done and all invariants hold, 1 one is broken, 2 bad arguments."""
@@ -14,4 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from simulations.any_app.command import main as replay
     else:
         from simulations.marketplace.command import main as replay
-    return replay(given)
+    try:
+        return replay(given)
+    except KeyboardInterrupt:
+        return INTERRUPTED

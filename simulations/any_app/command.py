@@ -6,11 +6,9 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import TextIO
 
 from celery import Celery
 from celery.app.utils import find_app
@@ -21,7 +19,15 @@ from simulations.any_app import service_times
 from simulations.any_app.replay import AppOutcome, AppPlan, changing_days
 from simulations.any_app.replay import replay as replay_app
 from simulations.any_app.twin import names_of
-from simulations.arguments import DONE, PROGRAM, Parser, a_date, check_files, number
+from simulations.arguments import (
+    DONE,
+    PROGRAM,
+    Parser,
+    a_date,
+    check_files,
+    number,
+    written_when_complete,
+)
 from simulations.engine.faults import ENGINE_FAULTS, parse
 from simulations.engine.real_redis import NotEmptyError
 from simulations.tables import table
@@ -42,20 +48,11 @@ def main(arguments: Sequence[str]) -> int:
         times = service_times.read(options.service_times, names_of(theirs))
     except ValueError as error:
         parser.error(str(error))
-    part = None
-    with ExitStack() as stack:
-        into: TextIO | None = None
-        if options.trace is not None:
-            part = options.trace.with_name(f"{options.trace.name}.part")
-            into = stack.enter_context(part.open("w", encoding="utf-8"))
+    with written_when_complete(options.trace) as into:
         try:
             outcome = replay_app(theirs, plan, times, trace_into=into)
         except (NotEmptyError, RedisError, ValueError) as error:
-            if part is not None:
-                part.unlink()
             parser.error(f"--broker {plan.broker_url}: {error}; name an empty database")
-    if part is not None:
-        part.replace(options.trace)
     outcome = replace(outcome, changing_days=changing_days(theirs, plan.day))
     _show(Console(), outcome)
     if options.json is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
@@ -11,7 +13,12 @@ from random import Random
 from typing import Any, TextIO
 
 from celery import Celery, signals
-from celery._state import _tls, get_current_app  # type: ignore[attr-defined]
+from celery._state import (  # type: ignore[attr-defined]
+    _set_task_join_will_block,
+    _tls,
+    get_current_app,
+    task_join_will_block,
+)
 from kombu.utils.imports import symbol_by_name
 
 from simulations.engine.beat import BeatProcess
@@ -118,6 +125,7 @@ class Deployment:
             stack.enter_context(self._app_on_virtual_broker())
             signals.task_received.connect(self._received)
             stack.callback(signals.task_received.disconnect, self._received)
+            stack.enter_context(self._interruptible())
             stack.callback(self._end_processes)
             for group in self._groups:
                 for number in range(1, group.workers + 1):
@@ -204,6 +212,22 @@ class Deployment:
             process.kill()
         self.loop.run_until(self.now)
 
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let Ctrl-C end the replay: raised in a worker, Celery would take it for its own."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(*_: Any) -> None:
+            self.loop.stop_for = KeyboardInterrupt()
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
     def _received(self, request: Any, **_: Any) -> None:
         running = self.loop.current
         if isinstance(running, WorkerProcess):
@@ -244,7 +268,7 @@ class Deployment:
             name: conf[name]
             for name in ("worker_enable_remote_control", "worker_send_task_events", "include")
         }
-        current = get_current_app()
+        current, joins_block = get_current_app(), task_join_will_block()
         default_queues = app.amqp.queues._consume_from
         conf.update(worker_enable_remote_control=False, worker_send_task_events=False)
         app._connection = connection
@@ -262,6 +286,8 @@ class Deployment:
             for task in app.tasks.values():
                 task.__trace__ = None
             _tls.current_app = current
+            # Set by whoever starts a pool: in a worker a result is not to be waited for.
+            _set_task_join_will_block(joins_block)
 
 
 def _forget_connections(app: Any) -> None:

@@ -205,7 +205,7 @@ class EventLoop:
         self.clock = clock
         self.hub = getcurrent()
         self.current: Process | None = None
-        self.stop_for: Exception | None = None
+        self.stop_for: BaseException | None = None
         """Raised by ``run_until`` before the next event: what an observer found."""
         self._events: list[Event] = []
         self._numbers = count()

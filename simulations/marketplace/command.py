@@ -9,12 +9,20 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import time
 from pathlib import Path
-from typing import TextIO
 
 from redis.exceptions import RedisError
 from rich.console import Console
 
-from simulations.arguments import BROKEN, DONE, PROGRAM, Parser, a_date, check_files, number
+from simulations.arguments import (
+    BROKEN,
+    DONE,
+    PROGRAM,
+    Parser,
+    a_date,
+    check_files,
+    number,
+    written_when_complete,
+)
 from simulations.engine.faults import Fault, FaultError, parse
 from simulations.engine.real_redis import NotEmptyError
 from simulations.marketplace import chaos, screen
@@ -105,24 +113,15 @@ def _plan(options: argparse.Namespace) -> Plan:
 
 def _day(parser: argparse.ArgumentParser, plan: Plan, options: argparse.Namespace) -> int:
     console = Console()
-    with ExitStack() as stack:
-        into: TextIO | None = None
-        if options.trace is not None:
-            part = options.trace.with_name(f"{options.trace.name}.part")
-            into = stack.enter_context(part.open("w", encoding="utf-8"))
+    with written_when_complete(options.trace) as into, ExitStack() as stack:
         try:
             replay = stack.enter_context(Replay(plan, trace_into=into))
         except (NotEmptyError, RedisError, ValueError) as error:
-            if into is not None:
-                into.close()
-                part.unlink()
             parser.error(
                 f"--broker {plan.broker_url}: {error}; name an empty database, such as "
                 "redis://localhost:6379/9"
             )
         outcome = screen.watch(console, replay)
-    if options.trace is not None:
-        part.replace(options.trace)
     if outcome.broken is not None and options.shrink:
         fewest = chaos.shrink(plan, outcome.broken.name)
         outcome = replace(outcome, plan=fewest)

@@ -27,6 +27,7 @@ class Outcome:
     tasks: dict[str, dict[str, int]]
     queues: dict[str, dict[str, float]]
     mails: dict[str, int]
+    """``besides``: those that were right when they went out, as of lessons cancelled since."""
     people: dict[str, int]
     """What people did."""
     sometimes: dict[str, int]

@@ -177,7 +177,8 @@ class Replay:
             queues=self.figures.queues(),
             mails={
                 "expected": len(owed),
-                "delivered": len(accepted),
+                "delivered": len(owed & accepted.keys()),
+                "besides": len(accepted.keys() - owed),
                 "doubled": sum(copies - 1 for copies in accepted.values()),
             },
             people=dict(sorted(self.population.acts.items())),

@@ -66,8 +66,8 @@ def show(console: Console, outcome: Outcome) -> None:
     )
     mails = outcome.mails
     console.print(
-        f"mails: {mails['expected']:,} owed, {mails['delivered']:,} delivered, "
-        f"{mails['doubled']} doubled",
+        f"mails: {mails['expected']:,} owed and {mails['delivered']:,} of them delivered, "
+        f"{mails['besides']:,} besides, {mails['doubled']} doubled",
         highlight=False,
     )
     console.print(table(("beat entry", "runs"), outcome.beat.items()))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import random
+import signal
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from celery import current_app
+from celery._state import task_join_will_block
 from celery.schedules import crontab
 
 from simulations.engine import Deployment, ServiceTime, WorkerGroup
@@ -50,13 +52,26 @@ def test_the_real_clock_is_back_afterwards() -> None:
 
 def test_what_was_current_is_current_again() -> None:
     before, state = current_app._get_current_object(), random.getstate()
+    handler = signal.getsignal(signal.SIGINT)
     toy = Toy()
     with Deployment(toy.app, start=START) as deployment:
         assert current_app._get_current_object() is toy.app
         deployment.run_for(MINUTE)
     assert current_app._get_current_object() is before
     assert random.getstate() == state
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert not task_join_will_block()
     assert "nowhere.invalid" in toy.app.connection_for_write().as_uri()
+
+
+def test_ctrl_c_ends_the_replay_and_not_a_worker() -> None:
+    toy = Toy()
+    with Deployment(toy.app, start=START, beats=0) as deployment:
+        deployment.call_at(START + MINUTE, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            deployment.run_for(HOUR)
+        assert deployment.now == START + MINUTE
+        assert deployment.workers["worker1"].alive
 
 
 def test_a_body_that_sleeps_holds_its_slot_for_so_long() -> None:
