@@ -96,12 +96,6 @@ MUTATIONS = (
         ("--bookings", "400"),
     ),
     Mutation(
-        "beat-remembers-by-itself",
-        "app/tasks/scheduler.py",
-        "            seen = remembered(session)\n",
-        '            seen = self.__dict__.setdefault("_remembered", remembered(session))\n',
-    ),
-    Mutation(
         "jitter-without-a-seed",
         "app/domain/backoff.py",
         "rng.uniform(",
