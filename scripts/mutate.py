@@ -136,24 +136,13 @@ def find(mutation: Mutation) -> Finding:
                 again = _replay(root, mutation, seed)
                 found = "two traces" if first["trace_hash"] != again["trace_hash"] else None
             else:
-                found = _broken(first)
+                found = first["broken"]
             if found is not None:
                 return Finding(seed, found, str(first["replay"]))
     return Finding(MOST_SEEDS, None, "")
 
 
-def _broken(figures: dict[str, object]) -> str | None:
-    if "crashed" in figures:
-        return str(figures["crashed"])
-    invariants = figures["invariants"]
-    assert isinstance(invariants, dict)  # noqa: S101 - what --json writes
-    broken = [
-        name for name, told in invariants.items() if told not in ("held", "not broken until then")
-    ]
-    return broken[0] if broken else None
-
-
-def _replay(root: Path, mutation: Mutation, seed: int) -> dict[str, object]:
+def _replay(root: Path, mutation: Mutation, seed: int) -> dict[str, str | None]:
     figures = root / "day.json"
     figures.unlink(missing_ok=True)
     command = [sys.executable, "simulations/day.py", *mutation.arguments]
@@ -165,9 +154,9 @@ def _replay(root: Path, mutation: Mutation, seed: int) -> dict[str, object]:
         check=False,
     )
     if not figures.exists():
-        last = ended.stderr.strip().splitlines()[-1:] or ["nothing said"]
-        return {"crashed": f"the replay ended with {last[0]}", "replay": " ".join(command)}
-    found: dict[str, object] = json.loads(figures.read_text(encoding="utf-8"))
+        # Not a finding: a mutation that does not even run shows nothing.
+        raise RuntimeError(f"{mutation.name}: the replay failed:\n{ended.stderr}")
+    found: dict[str, str | None] = json.loads(figures.read_text(encoding="utf-8"))
     return found
 
 

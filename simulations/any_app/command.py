@@ -52,6 +52,8 @@ def main(arguments: Sequence[str]) -> int:
         try:
             outcome = replay_app(theirs, plan, times, trace_into=into)
         except (NotEmptyError, RedisError, ValueError) as error:
+            if plan.broker_url is None:
+                raise
             parser.error(f"--broker {plan.broker_url}: {error}; name an empty database")
     outcome = replace(outcome, changing_days=changing_days(theirs, plan.day))
     _show(Console(), outcome)

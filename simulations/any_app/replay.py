@@ -20,11 +20,10 @@ from simulations.any_app.twin import names_of, queues_of, signals_muted, twin_of
 from simulations.engine import Deployment, WorkerGroup
 from simulations.engine.clock import wall_seconds
 from simulations.engine.faults import ENGINE_FAULTS, Fault, schedule
-from simulations.engine.figures import Figures, percentile
+from simulations.engine.figures import ENDS, Figures, percentile
 
 WARM_UP = timedelta(minutes=1)
 DAY = timedelta(days=1)
-ENDS = frozenset({"succeeded", "failed", "retried", "ignored", "lost"})
 
 
 @dataclass(frozen=True)
@@ -230,7 +229,7 @@ def changing_days(theirs: Celery, after: date) -> dict[str, dict[str, int]]:
 
     Beat alone, for a day each; nobody takes its messages. Empty in a zone without changes.
     """
-    twin = twin_of(theirs, ServiceTimes(tasks={}), Random(0))
+    twin = twin_of(theirs, ServiceTimes(), Random(0))
     zone = ZoneInfo(str(twin.timezone))
     found: dict[str, dict[str, int]] = {}
     days = [after + timedelta(days=number) for number in range(366)]

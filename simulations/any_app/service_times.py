@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log
 from pathlib import Path
 from random import Random
@@ -44,16 +44,16 @@ class ServiceTimes:
     """What the file says of each task; of others, what its ``[default]`` says."""
 
     default: TaskTimes = TaskTimes()
-    tasks: Mapping[str, TaskTimes] = None  # type: ignore[assignment]
+    tasks: Mapping[str, TaskTimes] = field(default_factory=dict)
 
     def of(self, task: str) -> TaskTimes:
-        return (self.tasks or {}).get(task, self.default)
+        return self.tasks.get(task, self.default)
 
 
 def read(path: Path | None, known: set[str]) -> ServiceTimes:
     """Read the file; ``known`` are the names of tasks. Raises ``ServiceTimesError``."""
     if path is None:
-        return ServiceTimes(tasks={})
+        return ServiceTimes()
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

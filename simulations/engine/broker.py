@@ -44,8 +44,9 @@ class VirtualBroker:
         self.transport_options = transport_options
         self.trace = trace
         self.down = False
-        seconds = lambda: loop.now.timestamp()  # noqa: E731
-        self.server: Any = RealRedis.connect(url, seconds) if url else MemoryRedis(seconds)
+        self.server: Any = (
+            RealRedis.connect(url, self._seconds) if url else MemoryRedis(self._seconds)
+        )
         self.server.refuse_when(self._refuses)
         self._waiting: list[Waiter] = []
         self._duplicate_after: int | None = None
@@ -55,6 +56,9 @@ class VirtualBroker:
         self.transport_class: type[kombu_redis.Transport] = type(
             "Transport", (kombu_redis.Transport,), {"Channel": self.channel_class}
         )
+
+    def _seconds(self) -> float:
+        return self.loop.now.timestamp()
 
     def _refuses(self) -> bool:
         # Each command is a place at which a process can be killed.
@@ -138,14 +142,6 @@ class VirtualBroker:
     def key(queue: str, priority: int) -> str:
         """kombu's list of a queue for one of the priority steps."""
         return f"{queue}{VirtualChannel.sep}{priority}" if priority else queue
-
-    def waiting(self, keys: list[str]) -> list[int]:
-        """How many messages wait in each of the lists."""
-        with self.unguarded():
-            pipe = self.server.pipeline(transaction=False)
-            for key in keys:
-                pipe.llen(key)
-            return list(pipe.execute())
 
     def published(self, queue: str, message: dict[str, Any]) -> None:
         headers = message.get("headers", {})

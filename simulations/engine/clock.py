@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -101,8 +102,6 @@ def _keeping_fold() -> Iterator[None]:
 @contextmanager
 def _sleeping_by(sleep: Callable[[float], None]) -> Iterator[None]:
     """Let ``time.sleep`` be ``sleep``, also where a module bound it by name."""
-    import sys
-
     changed = [(time, "sleep")]
     for module in list(sys.modules.values()):
         if getattr(module, "__dict__", None) is not None and module is not time:

@@ -76,7 +76,6 @@ class Deployment:
         self._beat_quiet_until = beat_quiet_until
         self._held_down: set[str] = set()
         self._clock_errors: dict[str, timedelta] = {}
-        self._on_worker: list[Callable[[WorkerProcess], None]] = []
         self._stack = ExitStack()
         self.consumer_class: type[Any] = object
         self.broker: VirtualBroker
@@ -96,14 +95,6 @@ class Deployment:
     def rng(self, purpose: str) -> Random:
         """A generator of its own for each purpose, so that one more draw moves no other."""
         return Random(f"{self.seed}:{purpose}")
-
-    def on_worker(self, call: Callable[[WorkerProcess], None]) -> None:
-        """Call ``call`` in each worker's process when its parts have been made."""
-        self._on_worker.append(call)
-
-    def worker_made(self, worker: WorkerProcess) -> None:
-        for call in self._on_worker:
-            call(worker)
 
     def __enter__(self) -> Deployment:
         with ExitStack() as stack:
@@ -188,6 +179,10 @@ class Deployment:
 
     def _process(self, name: str) -> Process:
         return self.workers[name] if name in self.workers else self.beats[name]
+
+    def is_held_down(self, name: str) -> bool:
+        """Whether a worker or beat was killed and may not start again for now."""
+        return name in self._held_down
 
     def hold_down(self, name: str) -> None:
         """Kill a worker or beat, and do not let its supervisor start it again."""

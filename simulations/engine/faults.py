@@ -135,12 +135,9 @@ def _kill_worker(deployment: Deployment, rng: Random) -> None:
 
 
 def _kill_child(deployment: Deployment, rng: Random) -> None:
-    def strike(worker_name: str) -> None:
-        worker = deployment.workers[worker_name]
-        if worker.alive and worker.controller is not None:
-            worker.lose_next_child(rng.randrange(STRIKES_WITHIN))
-
-    strike(rng.choice(sorted(deployment.workers)))
+    worker = deployment.workers[rng.choice(sorted(deployment.workers))]
+    if worker.alive:
+        worker.lose_next_child(rng.randrange(STRIKES_WITHIN))
 
 
 def _kill_beat(deployment: Deployment, rng: Random) -> None:
@@ -149,7 +146,9 @@ def _kill_beat(deployment: Deployment, rng: Random) -> None:
         rng.choice(alive).kill_after(rng.randrange(STRIKES_WITHIN))
 
 
-def _hold_down(deployment: Deployment, names: Sequence[str]) -> End:
+def _hold_down(deployment: Deployment, wanted: Sequence[str]) -> End:
+    # What another fault holds down, or has sent away for good, is not ours to start again.
+    names = [name for name in wanted if not deployment.is_held_down(name)]
     for name in names:
         deployment.hold_down(name)
 

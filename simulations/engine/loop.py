@@ -6,13 +6,13 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 
 from greenlet import getcurrent, greenlet
 
 from simulations.engine.clock import VirtualClock
 
-SECOND = timedelta(seconds=1)
 INSTANT = timedelta(microseconds=1)
 NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -149,7 +149,7 @@ class Process:
         current = getcurrent()
         for each in list(self._greenlets):
             if each is not current:
-                self.loop.call_at(self.loop.now, lambda each=each: self._bury(each))  # type: ignore[misc]
+                self.loop.call_at(self.loop.now, partial(self._bury, each))
         self.killed()
         if current in self._greenlets:
             raise Killed

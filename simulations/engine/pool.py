@@ -25,6 +25,9 @@ class ServiceTime:
     after: float = 0.0
 
 
+PID = 1
+"""Of every child: nobody signals one."""
+
 ServiceTimes = Callable[[str], ServiceTime]
 """Asked at each run, with the task's name."""
 
@@ -78,7 +81,7 @@ class VirtualPool(BasePool):
     def _run(self, job: Job) -> None:
         loop = self.process.loop
         self.trace.emit("started", task=job.task, id=job.id, worker=self.process.name)
-        job.options["accept_callback"](self._pid, loop.now.timestamp())
+        job.options["accept_callback"](PID, loop.now.timestamp())
         times = self.service_times(job.task)
         soft, hard = job.options.get("soft_timeout"), job.options.get("timeout")
         limits = []
@@ -153,10 +156,6 @@ class VirtualPool(BasePool):
         if job.runner:
             self.process.doom(job.runner)
             self.process.loop.resume(self.process, job.runner, Killed())
-
-    @property
-    def _pid(self) -> int:
-        return 1
 
 
 def _state(outcome: Any) -> str:

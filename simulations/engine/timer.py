@@ -37,12 +37,18 @@ class VirtualTimer:
         kwargs: Mapping[str, Any] | None = None,
         priority: int = 0,
     ) -> TimerEntry:
+        return self._plan(secs, lambda: fun(*args, **(kwargs or {})), again=False)
+
+    def _plan(self, secs: float, call: Callable[[], Any], *, again: bool) -> TimerEntry:
         entry = TimerEntry()
 
         def fire() -> None:
-            self._entries.remove(entry)
-            if self._process.alive and not entry.canceled:
-                self._process.spawn(lambda: fun(*args, **(kwargs or {})))
+            if self._process.alive:
+                self._process.spawn(call)
+            if again and self._process.alive:
+                entry.event = self._process.loop.call_later(secs, fire)
+            else:
+                self._entries.remove(entry)
 
         entry.event = self._process.loop.call_later(secs, fire)
         self._entries.append(entry)
@@ -70,16 +76,7 @@ class VirtualTimer:
         kwargs: Mapping[str, Any] | None = None,
         priority: int = 0,
     ) -> TimerEntry:
-        entry = TimerEntry()
-
-        def fire() -> None:
-            if not self._process.alive or entry.canceled:
-                return
-            self._process.spawn(lambda: fun(*args, **(kwargs or {})))
-            entry.event = self._process.loop.call_later(secs, fire)
-
-        entry.event = self._process.loop.call_later(secs, fire)
-        return entry
+        return self._plan(secs, lambda: fun(*args, **(kwargs or {})), again=True)
 
     def cancel(self, entry: TimerEntry) -> None:
         entry.cancel()

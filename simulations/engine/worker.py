@@ -132,7 +132,6 @@ class WorkerProcess(Process):
             without_heartbeat=True,
             task_events=False,
         )
-        deployment.worker_made(self)
         self.controller.start()
         self.exit_status = self.controller.exitcode or 0
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import time
 from multiprocessing import get_context
@@ -119,28 +118,17 @@ def run(base: Plan, *, seeds: int, progress: Callable[[DayOfChaos], None]) -> Ch
     """Replay ``seeds`` days from the base's seed on; stops at the first broken one."""
     days: dict[int, DayOfChaos] = {}
     plans = [plan_for(base, base.seed + number) for number in range(seeds)]
-    with _processes() as pool:
+    # Not forked: nothing of the parent's clocks, connections or caches may be shared.
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         running = {pool.submit(replay, plan): plan.seed for plan in plans}
         for future in as_completed(running):
             day = future.result()
             days[running[future]] = day
             progress(day)
             if day.invariant is not None:
-                _cancel(running)
+                pool.shutdown(wait=False, cancel_futures=True)
                 break
     return Chaos(tuple(day for _, day in sorted(days.items())))
-
-
-def _cancel(running: dict[Future[DayOfChaos], int]) -> None:
-    for future in running:
-        future.cancel()
-
-
-@contextmanager
-def _processes() -> Iterator[ProcessPoolExecutor]:
-    # Not forked: nothing of the parent's clocks, connections or caches may be shared.
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        yield pool
 
 
 def shrink(plan: Plan, invariant: str) -> Plan:

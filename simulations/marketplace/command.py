@@ -23,7 +23,7 @@ from simulations.arguments import (
     number,
     written_when_complete,
 )
-from simulations.engine.faults import Fault, FaultError, parse
+from simulations.engine.faults import Fault, parse
 from simulations.engine.real_redis import NotEmptyError
 from simulations.marketplace import chaos, screen
 from simulations.marketplace.faults import FAULTS
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plan = _plan(options)
         check_files(json=options.json, trace=options.trace)
-    except (FaultError, ValueError) as error:
+    except ValueError as error:
         parser.error(str(error))
     if options.chaos:
         return _chaos(plan, options)
@@ -117,14 +117,15 @@ def _day(parser: argparse.ArgumentParser, plan: Plan, options: argparse.Namespac
         try:
             replay = stack.enter_context(Replay(plan, trace_into=into))
         except (NotEmptyError, RedisError, ValueError) as error:
+            if plan.broker_url is None:
+                raise
             parser.error(
                 f"--broker {plan.broker_url}: {error}; name an empty database, such as "
                 "redis://localhost:6379/9"
             )
         outcome = screen.watch(console, replay)
     if outcome.broken is not None and options.shrink:
-        fewest = chaos.shrink(plan, outcome.broken.name)
-        outcome = replace(outcome, plan=fewest)
+        outcome = replace(outcome, fewest=chaos.shrink(plan, outcome.broken.name))
     screen.show(console, outcome)
     _write_json(options.json, outcome.as_dict())
     return DONE if outcome.broken is None else BROKEN

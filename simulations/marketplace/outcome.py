@@ -33,6 +33,8 @@ class Outcome:
     sometimes: dict[str, int]
     """How often things happened without which a run would prove little."""
     broken: BrokenInvariantError | None
+    fewest: Plan | None = None
+    """The plan with the fewest faults that still break the same invariant, if asked for."""
 
     @property
     def invariants(self) -> dict[str, str]:
@@ -71,5 +73,7 @@ class Outcome:
             "people": self.people,
             "invariants": self.invariants,
             "sometimes": self.sometimes,
+            "broken": None if self.broken is None else self.broken.name,
+            "fewest_faults": None if self.fewest is None else self.fewest.command,
             "replay": plan.command,
         }

@@ -158,11 +158,6 @@ class Calendar:
         self._taken.update(keys)
         return True
 
-    def give_back(self, instructor_id: int, student_id: int, start: datetime) -> None:
-        for person in (instructor_id, student_id):
-            for offset in (-MINUTE * 30, MINUTE * 0, MINUTE * 30):
-                self._taken.discard((person, start + offset))
-
 
 def live_before(
     session: Session,

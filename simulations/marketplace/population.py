@@ -6,7 +6,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import accumulate
 from math import log
@@ -208,8 +208,3 @@ class Population:
                 .execution_options(synchronize_session=False)
             )
         self.acts["read"] += 1
-
-
-def local_midnight(day: datetime, zone: ZoneInfo) -> datetime:
-    """Midnight (UTC) of ``day``'s date on the wall clock of ``zone``."""
-    return day.replace(tzinfo=zone).astimezone(UTC)

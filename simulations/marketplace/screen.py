@@ -89,6 +89,9 @@ def show(console: Console, outcome: Outcome) -> None:
             ),
         )
     )
+    if outcome.fewest is not None:
+        fewest = f"fewest faults: {outcome.fewest.command}"
+        console.print(fewest, highlight=False, markup=False, soft_wrap=True)
     console.print(f"trace {outcome.trace_hash}", highlight=False)
     console.print(f"repeat: {plan.command}", highlight=False, markup=False, soft_wrap=True)
 

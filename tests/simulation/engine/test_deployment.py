@@ -7,7 +7,9 @@ import random
 import signal
 import time
 from datetime import UTC, datetime, timedelta
+from datetime import time as dt_time
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from celery import current_app
@@ -15,6 +17,7 @@ from celery._state import task_join_will_block
 from celery.schedules import crontab
 
 from simulations.engine import Deployment, ServiceTime, WorkerGroup
+from simulations.engine.faults import ENGINE_FAULTS, Fault, schedule
 from tests.simulation.engine.toys import (
     HOUR,
     MINUTE,
@@ -25,6 +28,7 @@ from tests.simulation.engine.toys import (
 )
 
 VISIBILITY = 30.0
+EASTERN = ZoneInfo("US/Eastern")
 
 
 def one_slot(**options: Any) -> WorkerGroup:
@@ -260,3 +264,16 @@ def test_a_seed_gives_one_trace_and_another_seed_another() -> None:
 
 def test_passing_over_quiet_ticks_changes_nothing() -> None:
     assert traced(7, skip_quiet_ticks=False) == traced(7)
+
+
+def test_a_beat_that_was_sent_away_stays_away_when_others_come_back() -> None:
+    toy = Toy()
+    faults = [
+        Fault("second-beat", dt_time(0, 1), MINUTE),
+        Fault("beat-down", dt_time(0, 5), MINUTE),
+    ]
+    with Deployment(toy.app, start=START) as deployment:
+        schedule(deployment, deployment, faults, ENGINE_FAULTS, day=START.date(), zone=EASTERN)
+        deployment.run_for(10 * MINUTE)
+        alive = {name: beat.alive for name, beat in deployment.beats.items()}
+    assert alive == {"beat1": True, "beat2": False}
