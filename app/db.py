@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import lru_cache
 from threading import RLock
 from typing import Any
 
@@ -169,10 +170,15 @@ def transaction() -> Iterator[Session]:
 
 
 @contextmanager
-def reading() -> Iterator[Session]:
-    """A session that only reads and takes no write lock."""
-    with Session(engine().execution_options(reads_only=True), expire_on_commit=False) as session:
+def reading(bind: Engine | None = None) -> Iterator[Session]:
+    """A session that only reads and takes no write lock; on this process's engine by default."""
+    with Session(_reading_only(bind or engine()), expire_on_commit=False) as session:
         yield session
+
+
+@lru_cache(maxsize=1)
+def _reading_only(bind: Engine) -> Engine:
+    return bind.execution_options(reads_only=True)
 
 
 class NetworkInTransactionError(AssertionError):

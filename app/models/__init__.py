@@ -11,17 +11,19 @@ from app.models.availability import (
     StaleAvailability,
 )
 from app.models.base import Base
-from app.models.beat_entry import BeatEntry
+from app.models.beat_entry import BEAT_ENTRIES, BeatEntry
 from app.models.booking import Booking
 from app.models.email_message import EmailMessage, EmailState
 from app.models.metrics import BookingFigures, DailyMetrics, InstructorMetrics, ServiceMetrics
 from app.models.notification import Broadcast, Notification
-from app.models.outbox_entry import OutboxEntry, OutboxState
+from app.models.outbox_entry import OUTBOX_ENTRIES, OutboxEntry, OutboxState
 from app.models.paused_queue import PausedQueue
 from app.models.service import Service
 from app.models.user import Role, User
 
 __all__ = [
+    "BEAT_ENTRIES",
+    "OUTBOX_ENTRIES",
     "AvailabilityChange",
     "AvailabilityException",
     "AvailabilityWindow",

@@ -1,8 +1,9 @@
 """What beat remembers of each entry of its schedule."""
 
 from datetime import datetime
+from typing import cast
 
-from sqlalchemy import String
+from sqlalchemy import String, Table
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base
@@ -16,3 +17,6 @@ class BeatEntry(Base):
     schedule_hash: Mapped[str] = mapped_column(String(64))
     last_due: Mapped[datetime] = mapped_column(UtcDateTime)
     """The last due instant that was enqueued, or when the schedule was first seen."""
+
+
+BEAT_ENTRIES = cast(Table, BeatEntry.__table__)

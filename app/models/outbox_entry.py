@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     JSON,
@@ -11,6 +11,7 @@ from sqlalchemy import (
     Index,
     SmallInteger,
     String,
+    Table,
     literal_column,
     text,
 )
@@ -109,3 +110,7 @@ class OutboxEntry(Base):
     def dead(cls) -> ColumnElement[bool]:
         """The condition of the dead letters' index."""
         return cls.state == literal_column("'dead'")
+
+
+OUTBOX_ENTRIES = cast(Table, OutboxEntry.__table__)
+"""For statements that are run for each task: without the ORM they take a third of its time."""

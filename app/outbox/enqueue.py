@@ -3,19 +3,21 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Engine, event, select, text, update
+from sqlalchemy import Engine, event, insert, select, text, update
 from sqlalchemy.orm import Session, SessionTransaction
 
 from app import clock, entropy, routing
 from app.db import insert_for
-from app.models import OutboxEntry, OutboxState
+from app.models import OUTBOX_ENTRIES, OutboxEntry, OutboxState
 from app.outbox import guard, publish
 from app.outbox.ids import uuid7
 
 _DUE_NOW = "outbox: entries to publish after the transaction"
+_INSERT = insert(OUTBOX_ENTRIES)
 
 
 def enqueue(
@@ -143,25 +145,35 @@ def _insert(
     spec = routing.queue_for(task)
     if priority is None:
         priority = routing.wire_priority(spec.urgency if urgency is None else urgency)
-    statement = insert_for(session)(OutboxEntry).values(
-        id=uuid7(now, entropy.rng()),
-        task=task,
-        args=list(args),
-        kwargs=dict(kwargs),
-        key=key,
-        queue=queue or spec.name,
-        priority=priority,
-        created_at=now,
-        due_at=now if at is None else at,
-        due_instant=due_instant or at or now,
-    )
-    if key is not None:
-        statement = statement.on_conflict_do_nothing(
-            index_elements=[OutboxEntry.key],
-            index_where=text("state <> 'cancelled'"),
+    entry_id = uuid7(now, entropy.rng())
+    values = {
+        "id": entry_id,
+        "task": task,
+        "args": list(args),
+        "kwargs": dict(kwargs),
+        "key": key,
+        "queue": queue or spec.name,
+        "priority": priority,
+        "created_at": now,
+        "due_at": now if at is None else at,
+        "due_instant": due_instant or at or now,
+    }
+    if key is None:
+        session.execute(_INSERT, values)
+        return entry_id
+    inserted: str | None = session.scalar(_insert_once(insert_for(session)), values)
+    return inserted
+
+
+@lru_cache
+def _insert_once(insert_or_not: Any) -> Any:
+    return (
+        insert_or_not(OUTBOX_ENTRIES)
+        .on_conflict_do_nothing(
+            index_elements=[OUTBOX_ENTRIES.c.key], index_where=text("state <> 'cancelled'")
         )
-    entry_id: str | None = session.scalar(statement.returning(OutboxEntry.id))
-    return entry_id
+        .returning(OUTBOX_ENTRIES.c.id)
+    )
 
 
 def cancel(session: Session, *, key: str) -> bool:

@@ -8,16 +8,26 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from app import routing
 from app.db import insert_for
 from app.domain import personal_data
-from app.models import OutboxEntry, OutboxState
+from app.models import OUTBOX_ENTRIES, OutboxEntry, OutboxState
 
 MAX_ERROR_LENGTH = 500
 MAX_TRACEBACK_LENGTH = 20_000
+
+_entries = OUTBOX_ENTRIES.c
+_delivered = (_entries.id == bindparam("delivered_id"), _entries.task == bindparam("of_task"))
+_STATE = select(_entries.state).where(*_delivered)
+_FINISH = (
+    update(OUTBOX_ENTRIES)
+    .where(*_delivered, OutboxEntry.pending())
+    .values(state=bindparam("end"), finished_at=bindparam("now"))
+    .returning(_entries.id)
+)
 
 
 @dataclass(frozen=True)
@@ -78,11 +88,7 @@ def lose(
 
 def is_pending(session: Session, delivery: Delivery) -> bool:
     """Whether the delivery's work is still to be done: asked before its body runs."""
-    state = session.scalar(
-        select(OutboxEntry.state).where(
-            OutboxEntry.id == delivery.id, OutboxEntry.task == delivery.task
-        )
-    )
+    state = session.scalar(_STATE, {"delivered_id": delivery.id, "of_task": delivery.task})
     if state is None:
         return not delivery.from_outbox
     return state is OutboxState.PENDING
@@ -225,11 +231,8 @@ def _is_pending_row(delivery: Delivery) -> Any:
 
 def _finish(session: Session, delivery: Delivery, state: OutboxState, *, now: datetime) -> bool:
     finished = session.scalar(
-        update(OutboxEntry)
-        .where(_is_pending_row(delivery))
-        .values(state=state, finished_at=now)
-        .returning(OutboxEntry.id)
-        .execution_options(synchronize_session=False)
+        _FINISH,
+        {"delivered_id": delivery.id, "of_task": delivery.task, "end": state, "now": now},
     )
     return finished is not None
 

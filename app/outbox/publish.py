@@ -12,13 +12,24 @@ what waits from what is gone, and publishers' clocks differ.
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from time import monotonic
+from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Executable,
+    bindparam,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from app import clock, routing
-from app.models import OutboxEntry
+from app.models import OUTBOX_ENTRIES, OutboxEntry
 from app.outbox import guard
 from app.outbox.broker import Broker, BrokerUnavailableError, OutboxMessage
 from app.settings import load_settings
@@ -59,37 +70,60 @@ def after_commit(bind: Engine, entry_ids: Sequence[str]) -> None:
         return
     try:
         for start in range(0, len(entry_ids), BATCH):
-            chosen = OutboxEntry.id.in_(entry_ids[start : start + BATCH])
-            publish_unpublished(bind, _broker, chosen)
+            chosen = entry_ids[start : start + BATCH]
+            publish_unpublished(bind, _broker, _BY_ID, chosen_ids=chosen)
     except Exception as error:
         # The caller's work is committed: whatever goes wrong here, the pump makes good.
         _paused_until = monotonic() + load_settings().publish_pause_seconds
         logger.warning("not published after the commit, the pump will: %s", error)
 
 
-def publish_unpublished(
-    bind: Engine, broker: Broker, chosen: ColumnElement[bool], *, limit: int = BATCH
-) -> int:
-    """Publish up to ``limit`` due entries among ``chosen`` that wait unpublished.
+_BY_ID = OUTBOX_ENTRIES.c.id.in_(bindparam("chosen_ids", expanding=True))
 
-    Returns how many. Raises ``BrokerUnavailableError``; then they are unpublished again.
+
+def publish_unpublished(
+    bind: Engine, broker: Broker, chosen: ColumnElement[bool], **values: Any
+) -> int:
+    """Publish up to ``BATCH`` due entries among ``chosen`` that wait unpublished.
+
+    ``values`` are those of the parameters in ``chosen``: a condition that is a constant has
+    its statement built once. Returns how many were published. Raises
+    ``BrokerUnavailableError``; then they are unpublished again.
     """
+    return _publish(bind, broker, _of_unpublished(chosen), now=clock.utcnow(), **values)
+
+
+@lru_cache(maxsize=8)
+def _of_unpublished(chosen: ColumnElement[bool]) -> Executable:
     unpublished = (
         chosen,
         OutboxEntry.pending(),
         OutboxEntry.published_at.is_(None),
-        OutboxEntry.due_at <= clock.utcnow(),
+        OutboxEntry.due_at <= bindparam("now"),
     )
     locked = (
         select(OutboxEntry.id)
         .where(*unpublished)
         .order_by(OutboxEntry.due_at, OutboxEntry.id)
-        .limit(limit)
+        .limit(BATCH)
         .with_for_update(skip_locked=True)
         # Not a subquery: PostgreSQL may run that once for each row, and lock more each time.
         .cte("locked")
     )
-    return _publish(bind, broker, OutboxEntry.id.in_(select(locked.c.id)), *unpublished)
+    return _publishing(OutboxEntry.id.in_(select(locked.c.id)), *unpublished)
+
+
+def _publishing(*conditions: ColumnElement[bool]) -> Executable:
+    return (
+        update(OUTBOX_ENTRIES)
+        .where(*conditions)
+        .values(
+            published_at=bindparam("stamp"),
+            publishes=OUTBOX_ENTRIES.c.publishes + 1,
+            resent=OUTBOX_ENTRIES.c.resent + bindparam("resends"),
+        )
+        .returning(OUTBOX_ENTRIES)
+    )
 
 
 def publish_again(bind: Engine, broker: Broker, gone: Sequence[tuple[str, datetime]]) -> int:
@@ -99,28 +133,20 @@ def publish_again(bind: Engine, broker: Broker, gone: Sequence[tuple[str, dateti
     ``BrokerUnavailableError``.
     """
     seen = tuple_(OutboxEntry.id, OutboxEntry.published_at).in_(gone)
-    return _publish(bind, broker, seen, OutboxEntry.pending(), resend=True)
+    return _publish(bind, broker, _publishing(seen, OutboxEntry.pending()), resends=1)
 
 
 def _publish(
-    bind: Engine, broker: Broker, *conditions: ColumnElement[bool], resend: bool = False
+    bind: Engine, broker: Broker, statement: Executable, *, resends: int = 0, **values: Any
 ) -> int:
     # Asked before the update, so that an outage leaves the entries as they are.
     published_at = broker.now()
     taken_at = monotonic()
-    with Session(bind) as session, session.begin():
-        rows = session.execute(
-            update(OutboxEntry)
-            .where(*conditions)
-            .values(
-                published_at=published_at,
-                publishes=OutboxEntry.publishes + 1,
-                resent=OutboxEntry.resent + int(resend),
-            )
-            .returning(OutboxEntry)
-            .execution_options(synchronize_session=False)
-        ).scalars()
-        entries = _routable(rows)
+    with bind.begin() as connection:
+        rows = connection.execute(
+            statement, {"stamp": published_at, "resends": resends, **values}
+        ).all()
+        entries = _routable(connection, rows)
         messages = [
             OutboxMessage(
                 id=entry.id,
@@ -150,7 +176,7 @@ def _publish(
     return len(messages)
 
 
-def _routable(rows: Iterable[OutboxEntry]) -> list[OutboxEntry]:
+def _routable(connection: Connection, rows: Iterable[Any]) -> list[Any]:
     """The entries in the order of their due instants, without those that have no queue.
 
     A queue that was taken out of the table would fail its whole batch, again and again.
@@ -160,7 +186,13 @@ def _routable(rows: Iterable[OutboxEntry]) -> list[OutboxEntry]:
         if routing.is_queue(entry.queue):
             entries.append(entry)
         else:
-            guard.mark_dead(entry, error=f"there is no queue {entry.queue}", now=clock.utcnow())
+            with Session(connection) as session:
+                guard.mark_dead(
+                    session.get_one(OutboxEntry, entry.id),
+                    error=f"there is no queue {entry.queue}",
+                    now=clock.utcnow(),
+                )
+                session.flush()
     return entries
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, bindparam, select
 from sqlalchemy.orm import Session
 
-from app import clock
-from app.models import OutboxEntry
+from app import clock, db
+from app.models import OUTBOX_ENTRIES, OutboxEntry
 from app.outbox.broker import Broker, NoStamp
 from app.outbox.guard import Delivery, bury
 from app.outbox.publish import BATCH, publish_again, publish_unpublished
@@ -25,6 +25,34 @@ INCONCLUSIVE_FOR = timedelta(hours=1)
 
 Stamped = tuple[str, datetime]
 
+_entries = OUTBOX_ENTRIES.c
+_SETTLED = (_entries.created_at <= bindparam("settled_by")) | (
+    _entries.due_at > _entries.created_at
+)
+_UNPUBLISHED = (
+    select(_entries.id)
+    .where(
+        _SETTLED,
+        OutboxEntry.pending(),
+        _entries.published_at.is_(None),
+        _entries.due_at <= bindparam("now"),
+    )
+    .limit(1)
+)
+_WITH_BROKER = (OutboxEntry.pending(), _entries.published_at.is_not(None))
+_LISTS = select(_entries.queue, _entries.priority).where(*_WITH_BROKER).distinct()
+_LEFT_LIST = (
+    select(_entries.id, _entries.published_at)
+    .where(
+        *_WITH_BROKER,
+        _entries.queue == bindparam("of_queue"),
+        _entries.priority == bindparam("of_priority"),
+        _entries.published_at < bindparam("left_before"),
+    )
+    .order_by(_entries.published_at)
+    .limit(2 * BATCH)
+)
+
 
 @dataclass(frozen=True)
 class PumpRound:
@@ -34,6 +62,10 @@ class PumpRound:
     resent: int = 0
     buried: int = 0
     more: bool = False
+
+
+def _settled() -> dict[str, datetime]:
+    return {"settled_by": clock.utcnow() - HOOK_GRACE}
 
 
 class Pump:
@@ -56,11 +88,10 @@ class Pump:
     def run(self) -> PumpRound:
         """One round. Raises ``BrokerUnavailableError`` or a database error; both leave
         every entry as it was or published."""
-        settled = OutboxEntry.created_at <= clock.utcnow() - HOOK_GRACE
-        published = publish_unpublished(
-            self._bind, self._broker, settled | (OutboxEntry.due_at > OutboxEntry.created_at)
-        )
-        suspects = set(self._missing())
+        now = self._broker.now()  # an outage is noticed also where there is nothing to publish
+        unpublished, lists = self._look()
+        published = self._publish() if unpublished else 0
+        suspects = set(self._missing(lists, now))
         gone = sorted(suspects & self._suspects, key=lambda pair: pair[1])[:BATCH]
         self._suspects = suspects
         if not gone:
@@ -76,20 +107,26 @@ class Pump:
             more=published == BATCH or len(gone) == BATCH,
         )
 
-    def _missing(self) -> Sequence[Stamped]:
+    def _look(self) -> tuple[bool, list[tuple[str, int]]]:
+        """Whether anything is to be published, and which lists have messages of ours.
+
+        Only read: most rounds find nothing, and need not stand in line for the write lock.
+        """
+        with db.reading(self._bind) as session:
+            unpublished = session.scalar(_UNPUBLISHED, {"now": clock.utcnow(), **_settled()})
+            lists = [(queue, priority) for queue, priority in session.execute(_LISTS)]
+        return unpublished is not None, lists
+
+    def _publish(self) -> int:
+        return publish_unpublished(self._bind, self._broker, _SETTLED, **_settled())
+
+    def _missing(self, lists: Sequence[tuple[str, int]], now: datetime) -> Sequence[Stamped]:
         """Pending entries whose message is not in its list and not held by a worker."""
-        published = (OutboxEntry.pending(), OutboxEntry.published_at.is_not(None))
-        with Session(self._bind.execution_options(reads_only=True)) as session:
-            rows = session.execute(
-                select(OutboxEntry.queue, OutboxEntry.priority).where(*published).distinct()
-            )
-            lists = [(queue, priority) for queue, priority in rows]
         if not lists:
             return ()
-        now = self._broker.now()
         oldest = self._broker.oldest(lists)
         missing: list[Stamped] = []
-        with Session(self._bind.execution_options(reads_only=True)) as session:
+        with db.reading(self._bind) as session:
             for (queue, priority), stamp in zip(lists, oldest, strict=True):
                 if stamp is NoStamp.EMPTY:
                     left_before = now - self._margin
@@ -98,15 +135,8 @@ class Pump:
                 else:
                     left_before = stamp - self._margin
                 rows = session.execute(
-                    select(OutboxEntry.id, OutboxEntry.published_at)
-                    .where(
-                        *published,
-                        OutboxEntry.queue == queue,
-                        OutboxEntry.priority == priority,
-                        OutboxEntry.published_at < left_before,
-                    )
-                    .order_by(OutboxEntry.published_at)
-                    .limit(2 * BATCH)
+                    _LEFT_LIST,
+                    {"of_queue": queue, "of_priority": priority, "left_before": left_before},
                 )
                 missing += [(row.id, cast(datetime, row.published_at)) for row in rows]
         if not missing:

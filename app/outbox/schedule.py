@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from app.db import insert_for
-from app.models import BeatEntry
+from app.models import BEAT_ENTRIES, BeatEntry
 from app.outbox.enqueue import enqueue_run
 
 logger = logging.getLogger(__name__)
@@ -65,12 +65,33 @@ class Step:
     """Due instants, in order."""
 
 
-def remembered(session: Session) -> Mapping[str, BeatEntry]:
+class Seen(NamedTuple):
+    """What was read of an entry."""
+
+    schedule_hash: str
+    last_due: datetime
+
+
+_beat = BEAT_ENTRIES.c
+_ALL = select(_beat.name, _beat.schedule_hash, _beat.last_due)
+_REPLACE = (
+    update(BEAT_ENTRIES)
+    .where(
+        _beat.name == bindparam("entry_name"),
+        _beat.schedule_hash == bindparam("seen_hash"),
+        _beat.last_due == bindparam("seen_due"),
+    )
+    .values(schedule_hash=bindparam("new_hash"), last_due=bindparam("new_due"))
+    .returning(_beat.name)
+)
+
+
+def remembered(session: Session) -> Mapping[str, Seen]:
     """What is remembered of each entry, by name."""
-    return {entry.name: entry for entry in session.scalars(select(BeatEntry))}
+    return {name: Seen(*seen) for name, *seen in session.execute(_ALL)}
 
 
-def next_step(entry: PeriodicEntry, seen: BeatEntry | None, now: datetime) -> Step | None:
+def next_step(entry: PeriodicEntry, seen: Seen | None, now: datetime) -> Step | None:
     """What is to be done about the entry; ``None`` where it is nothing.
 
     ``seen`` is what was read of it. An entry seen for the first time, or with a changed
@@ -95,7 +116,7 @@ def next_step(entry: PeriodicEntry, seen: BeatEntry | None, now: datetime) -> St
     return Step(latest, (latest,))
 
 
-def advance(session: Session, entry: PeriodicEntry, seen: BeatEntry | None, step: Step) -> int:
+def advance(session: Session, entry: PeriodicEntry, seen: Seen | None, step: Step) -> int:
     """Remember the step and enqueue its runs; returns how many this call enqueued.
 
     Any number of beats may call this: who does not find what was read changes nothing and
@@ -161,18 +182,15 @@ def _latest(next_due: Callable[[datetime], datetime], due: datetime, until: date
     return due
 
 
-def _replace(
-    session: Session, entry: PeriodicEntry, seen: BeatEntry, *, last_due: datetime
-) -> bool:
+def _replace(session: Session, entry: PeriodicEntry, seen: Seen, *, last_due: datetime) -> bool:
     replaced = session.scalar(
-        update(BeatEntry)
-        .where(
-            BeatEntry.name == entry.name,
-            BeatEntry.schedule_hash == seen.schedule_hash,
-            BeatEntry.last_due == seen.last_due,
-        )
-        .values(schedule_hash=entry.schedule_hash, last_due=last_due)
-        .returning(BeatEntry.name)
-        .execution_options(synchronize_session=False)
+        _REPLACE,
+        {
+            "entry_name": entry.name,
+            "seen_hash": seen.schedule_hash,
+            "seen_due": seen.last_due,
+            "new_hash": entry.schedule_hash,
+            "new_due": last_due,
+        },
     )
     return replaced is not None

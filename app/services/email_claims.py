@@ -6,9 +6,9 @@ transaction.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, case, select, update
+from sqlalchemy import BindParameter, ColumnElement, Table, bindparam, case, select, update
 from sqlalchemy.orm import Session
 
 from app.models import EmailKind, EmailMessage, EmailState, PasswordReset
@@ -26,7 +26,7 @@ class Claim:
     kind: EmailKind
 
 
-def claimable(now: datetime, *, include_failed: bool) -> ColumnElement[bool]:
+def claimable(now: datetime | BindParameter[Any], *, include_failed: bool) -> ColumnElement[bool]:
     """The condition that keeps two workers from sending one mail."""
     waits = EmailMessage.state == EmailState.QUEUED
     abandoned = (EmailMessage.state == EmailState.SENDING) & (EmailMessage.leased_until <= now)
@@ -35,22 +35,40 @@ def claimable(now: datetime, *, include_failed: bool) -> ColumnElement[bool]:
     return waits | abandoned
 
 
+_mails = cast(Table, EmailMessage.__table__)
+_of_mail = _mails.c.id == bindparam("email_id")
+_held_by_claim = (
+    _of_mail,
+    _mails.c.state == EmailState.SENDING,
+    _mails.c.claims == bindparam("number"),
+)
+# Built once: they are run for each mail.
+_CLAIM = {
+    include_failed: update(_mails)
+    .where(_of_mail, claimable(bindparam("now"), include_failed=include_failed))
+    .values(
+        state=EmailState.SENDING,
+        leased_until=bindparam("until"),
+        claims=_mails.c.claims + 1,
+        uncertain=_mails.c.uncertain + case((_mails.c.state == EmailState.SENDING, 1), else_=0),
+    )
+    .returning(_mails.c.claims, _mails.c.uncertain, _mails.c.kind)
+    for include_failed in (False, True)
+}
+_HELD = select(_mails.c.id).where(*_held_by_claim)
+_MARK_SENT = (
+    update(_mails)
+    .where(_of_mail)
+    .values(state=EmailState.SENT, sent_at=bindparam("now"), leased_until=None, error=None)
+)
+
+
 def claim(
     session: Session, email_id: int, *, now: datetime, lease: timedelta, include_failed: bool
 ) -> Claim | None:
     """Claim a mail until ``now + lease``; ``None`` where it is not free."""
     claimed = session.execute(
-        update(EmailMessage)
-        .where(EmailMessage.id == email_id, claimable(now, include_failed=include_failed))
-        .values(
-            state=EmailState.SENDING,
-            leased_until=now + lease,
-            claims=EmailMessage.claims + 1,
-            uncertain=EmailMessage.uncertain
-            + case((EmailMessage.state == EmailState.SENDING, 1), else_=0),
-        )
-        .returning(EmailMessage.claims, EmailMessage.uncertain, EmailMessage.kind)
-        .execution_options(synchronize_session=False)
+        _CLAIM[include_failed], {"email_id": email_id, "now": now, "until": now + lease}
     ).one_or_none()
     if claimed is None:
         return None
@@ -59,7 +77,8 @@ def claim(
 
 def is_held(session: Session, claim: Claim) -> bool:
     """Whether the claim is still in force."""
-    return session.scalar(select(EmailMessage.id).where(*_held(claim))) is not None
+    held = session.scalar(_HELD, {"email_id": claim.email_id, "number": claim.number})
+    return held is not None
 
 
 def put_back(session: Session, claim: Claim, error: str) -> bool:
@@ -86,11 +105,11 @@ def _close_for_good(session: Session, claim: Claim, **values: Any) -> bool:
 
 def _close(session: Session, claim: Claim, **values: Any) -> bool:
     closed = session.scalar(
-        update(EmailMessage)
-        .where(*_held(claim))
+        update(_mails)
+        .where(*_held_by_claim)
         .values(leased_until=None, **values)
-        .returning(EmailMessage.id)
-        .execution_options(synchronize_session=False)
+        .returning(_mails.c.id),
+        {"email_id": claim.email_id, "number": claim.number},
     )
     return closed is not None
 
@@ -100,12 +119,7 @@ def mark_sent(session: Session, claim: Claim, *, now: datetime) -> None:
 
     It is a fact, and a worker that took the claim over sees it before it sends a second one.
     """
-    session.execute(
-        update(EmailMessage)
-        .where(EmailMessage.id == claim.email_id)
-        .values(state=EmailState.SENT, sent_at=now, leased_until=None, error=None)
-        .execution_options(synchronize_session=False)
-    )
+    session.execute(_MARK_SENT, {"email_id": claim.email_id, "now": now})
     _forget_secret(session, claim)
 
 
@@ -118,12 +132,4 @@ def _forget_secret(session: Session, claim: Claim) -> None:
         .where(PasswordReset.id == subject.scalar_subquery())
         .values(token=None)
         .execution_options(synchronize_session=False)
-    )
-
-
-def _held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
-    return (
-        EmailMessage.id == claim.email_id,
-        EmailMessage.state == EmailState.SENDING,
-        EmailMessage.claims == claim.number,
     )

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, ScalarSelect, bindparam, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import db, routing
-from app.models import BeatEntry, OutboxEntry, PausedQueue
+from app.models import OUTBOX_ENTRIES, BeatEntry, OutboxEntry, PausedQueue
 from app.outbox import BrokerUnavailableError
 from app.outbox.broker import Broker
 
@@ -129,33 +129,51 @@ def check(broker: Broker | None, *, now: datetime, limits: Limits) -> Health:
     return Health(tuple(problems), records, queues)
 
 
+def _asked(
+    what: ColumnElement[Any], name: str, *conditions: ColumnElement[bool]
+) -> ColumnElement[Any]:
+    """A question of its own within a statement, so that each has its own index."""
+    asked: ScalarSelect[Any] = (
+        select(what).select_from(OUTBOX_ENTRIES).where(*conditions).scalar_subquery()
+    )
+    return asked.label(name)
+
+
+_entries = OUTBOX_ENTRIES.c
+_unpublished = (OutboxEntry.pending(), _entries.published_at.is_(None))
+_due = (*_unpublished, _entries.due_at <= bindparam("now"))
+_FOUND = select(
+    _asked(func.count(), "published", OutboxEntry.pending(), _entries.published_at.is_not(None)),
+    _asked(func.count(), "unpublished", *_due),
+    _asked(func.min(_entries.due_at), "oldest", *_due),
+    _asked(func.count(), "later", *_unpublished, _entries.due_at > bindparam("now")),
+    _asked(func.count(), "dead", OutboxEntry.dead()),
+    _asked(
+        func.count(), "recent", OutboxEntry.dead(), _entries.finished_at > bindparam("recently")
+    ),
+    _asked(func.max(_entries.finished_at), "newest", OutboxEntry.dead()),
+    select(func.max(BeatEntry.last_due)).scalar_subquery().label("last_fired"),
+)
+_PAUSED = select(PausedQueue.name).order_by(PausedQueue.name)
+
+
 def read(session: Session, *, now: datetime) -> Records:
-    """What the database tells. Each statement has an index of the few rows it counts."""
-    unpublished = (OutboxEntry.pending(), OutboxEntry.published_at.is_(None))
-    number, oldest = session.execute(
-        select(func.count(), func.min(OutboxEntry.due_at)).where(
-            *unpublished, OutboxEntry.due_at <= now
-        )
-    ).one()
-    recently = func.count().filter(OutboxEntry.finished_at > now - RECENTLY)
-    dead, recent, newest = session.execute(
-        select(func.count(), recently, func.max(OutboxEntry.finished_at)).where(OutboxEntry.dead())
-    ).one()
-    last_fired = session.scalar(select(func.max(BeatEntry.last_due)))
+    """What the database tells. Each question has an index of the few rows it counts."""
+    found = session.execute(_FOUND, {"now": now, "recently": now - RECENTLY}).one()
     return Records(
         outbox=Outbox(
-            published=_count(session, OutboxEntry.pending(), OutboxEntry.published_at.is_not(None)),
-            unpublished=number,
-            later=_count(session, *unpublished, OutboxEntry.due_at > now),
-            oldest_unpublished_seconds=_seconds(oldest, now),
+            published=found.published,
+            unpublished=found.unpublished,
+            later=found.later,
+            oldest_unpublished_seconds=_seconds(found.oldest, now),
         ),
         dead_letters=DeadLetters(
-            number=dead,
-            recent=recent,
-            newest_seconds=_seconds(newest, now),
+            number=found.dead,
+            recent=found.recent,
+            newest_seconds=_seconds(found.newest, now),
         ),
-        beat=Beat(_seconds(last_fired, now)),
-        paused=tuple(session.scalars(select(PausedQueue.name).order_by(PausedQueue.name))),
+        beat=Beat(_seconds(found.last_fired, now)),
+        paused=tuple(session.scalars(_PAUSED)),
     )
 
 
@@ -201,10 +219,6 @@ def _of_queues(queues: Mapping[str, Queue], paused: tuple[str, ...], limits: Lim
                 f"{waited:.0f} s: are there enough workers?"
             )
     return problems
-
-
-def _count(session: Session, *conditions: ColumnElement[bool]) -> int:
-    return session.scalar(select(func.count()).select_from(OutboxEntry).where(*conditions)) or 0
 
 
 def _seconds(since: datetime | None, now: datetime) -> float | None:

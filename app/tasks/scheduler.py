@@ -12,10 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import clock, db, entropy
 from app.domain.backoff import backoff_delay
-from app.models import BeatEntry
 from app.outbox import BrokerUnavailableError
 from app.outbox.pump import Pump
-from app.outbox.schedule import PeriodicEntry, advance, next_step, remembered
+from app.outbox.schedule import PeriodicEntry, Seen, advance, next_step, remembered
 from app.settings import load_settings
 from app.tasks import metrics, timetable
 from app.tasks.broker import RedisBroker
@@ -86,7 +85,7 @@ class OutboxScheduler(Scheduler):
                 logger.exception("beat entry %s cannot be enqueued", name)
         return enqueued
 
-    def _enqueue(self, name: str, seen: BeatEntry | None, now: datetime) -> int:
+    def _enqueue(self, name: str, seen: Seen | None, now: datetime) -> int:
         entry = self._periodic(name)
         step = next_step(entry, seen, now)
         if step is None:

@@ -14,6 +14,7 @@ from app.outbox.schedule import (
     MOST_CAUGHT_UP,
     CatchUp,
     PeriodicEntry,
+    Seen,
     advance,
     next_step,
     remembered,
@@ -45,11 +46,11 @@ class Beat:
     def __init__(self, now: FakeClock) -> None:
         self.now = now
 
-    def read(self) -> BeatEntry | None:
+    def read(self) -> Seen | None:
         with db.reading() as session:
             return remembered(session).get("reminders")
 
-    def write(self, seen: BeatEntry | None, entry: PeriodicEntry | None = None) -> bool:
+    def write(self, seen: Seen | None, entry: PeriodicEntry | None = None) -> bool:
         chosen = entry or hourly()
         step = next_step(chosen, seen, self.now.now)
         if step is None:
