@@ -81,22 +81,28 @@ def _keeping_fold() -> Iterator[None]:
     told as the first one, and even a right schedule be wrong. And they beget each other in all
     arithmetic, which is ten times slower.
     """
-    convert, now = frozen.datetime_to_fakedatetime, frozen.FakeDatetime.__dict__["now"]
+    fake: Any = frozen.FakeDatetime
+    convert, now = frozen.datetime_to_fakedatetime, fake.__dict__["now"]
 
     def same(instant: Any) -> Any:
         return instant
+
+    def made(_cls: type[datetime], *args: Any, **kwargs: Any) -> datetime:
+        return frozen.real_datetime(*args, **kwargs)
 
     def told(_cls: type[frozen.FakeDatetime], tz: tzinfo | None = None) -> datetime:
         instant = frozen.get_current_time()
         return instant if tz is None else tz.fromutc(instant.replace(tzinfo=tz))
 
     frozen.datetime_to_fakedatetime = same  # type: ignore[assignment]
-    frozen.FakeDatetime.now = classmethod(told)  # type: ignore[assignment]
+    fake.now = classmethod(told)
+    fake.__new__ = staticmethod(made)
     try:
         yield
     finally:
         frozen.datetime_to_fakedatetime = convert
-        frozen.FakeDatetime.now = now  # type: ignore[method-assign]
+        fake.now = now
+        del fake.__new__
 
 
 @contextmanager

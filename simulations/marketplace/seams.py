@@ -15,7 +15,7 @@ from sqlalchemy import event, func, select
 
 import app.tasks
 from app import db, entropy, outbox
-from app.models import OutboxEntry
+from app.models import OUTBOX_ENTRIES, OutboxEntry
 from app.outbox import BrokerUnavailableError
 from app.outbox.schedule import advance, remembered
 from app.settings import load_settings
@@ -29,6 +29,14 @@ from simulations.marketplace.slot_cache import MemorySlotCache
 
 # No page listens, and no line is written to a file of the machine that replays.
 _PIDS = count(-1, -1)
+_WITH_BROKER = (
+    select(OUTBOX_ENTRIES.c.id)
+    .where(OutboxEntry.pending(), OUTBOX_ENTRIES.c.published_at.is_not(None))
+    .limit(1)
+)
+_NEXT_ROW = select(func.min(OUTBOX_ENTRIES.c.due_at)).where(
+    OutboxEntry.pending(), OUTBOX_ENTRIES.c.published_at.is_(None)
+)
 ENVIRONMENT = {"METRICS_PORT": "0", "BEAT_METRICS_PORT": "0", "LOG_DIR": ""}
 
 
@@ -179,18 +187,9 @@ class QuietBeat:
     def _read(self) -> datetime | None:
         """The first instant at which there is something to do; ``None`` for now."""
         with db.reading() as session:
-            with_broker = session.scalar(
-                select(OutboxEntry.id)
-                .where(OutboxEntry.pending(), OutboxEntry.published_at.is_not(None))
-                .limit(1)
-            )
-            if with_broker is not None:
+            if session.scalar(_WITH_BROKER) is not None:
                 return None
-            next_row = session.scalar(
-                select(func.min(OutboxEntry.due_at)).where(
-                    OutboxEntry.pending(), OutboxEntry.published_at.is_(None)
-                )
-            )
+            next_row: datetime | None = session.scalar(_NEXT_ROW)
             seen = remembered(session)
         if set(seen) < set(self._next_due):
             return None

@@ -5,13 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from app import db
-from app.adapters.slot_cache import (
-    CachedSlots,
-    CacheEmptiedError,
-    CacheUnavailableError,
-    decode,
-    encode,
-)
+from app.adapters.slot_cache import CachedSlots, CacheEmptiedError, CacheUnavailableError
 
 
 def nothing() -> None:
@@ -22,7 +16,7 @@ def nothing() -> None:
 class MemorySlotCache:
     """``tests/integration/adapters/test_slot_cache.py`` holds it against the real one."""
 
-    entries: dict[int, str] = field(default_factory=dict)
+    entries: dict[int, CachedSlots] = field(default_factory=dict)
     stamps: dict[str, datetime] = field(default_factory=dict)
     emptied: int = 0
     down: bool = False
@@ -37,9 +31,9 @@ class MemorySlotCache:
         self._answer()
         self.before_write()
         self._check(epoch)
-        there = self.read([entry.instructor_id for entry in entries])
+        there = self.entries
         written = {
-            entry.instructor_id: encode(entry)
+            entry.instructor_id: entry
             for entry in entries
             if entry.instructor_id not in there
             or there[entry.instructor_id].version <= entry.version
@@ -50,11 +44,7 @@ class MemorySlotCache:
 
     def read(self, instructor_ids: Sequence[int]) -> dict[int, CachedSlots]:
         self._answer()
-        return {
-            each: decode(each, self.entries[each])
-            for each in instructor_ids
-            if each in self.entries
-        }
+        return {each: self.entries[each] for each in instructor_ids if each in self.entries}
 
     def instructor_ids(self) -> Iterator[list[int]]:
         self._answer()
