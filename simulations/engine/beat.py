@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from celery.beat import PersistentScheduler, ScheduleEntry, Scheduler, Service
 from kombu.utils.imports import symbol_by_name
 
-from simulations.engine.loop import Process, QuietUntil
+from simulations.engine.loop import QuietUntil
+from simulations.engine.process import Process
 from simulations.engine.trace import Trace
 
 if TYPE_CHECKING:

@@ -13,19 +13,15 @@ from random import Random
 from typing import Any, TextIO
 
 from celery import Celery, signals
-from celery._state import (  # type: ignore[attr-defined]
-    _set_task_join_will_block,
-    _tls,
-    get_current_app,
-    task_join_will_block,
-)
 from kombu.utils.imports import symbol_by_name
 
 from simulations.engine.beat import BeatProcess
 from simulations.engine.broker import VirtualBroker
 from simulations.engine.clock import VirtualClock
-from simulations.engine.loop import EventLoop, Process, QuietUntil, SimulationError
+from simulations.engine.connections import on_virtual_broker
+from simulations.engine.loop import EventLoop, QuietUntil
 from simulations.engine.pool import ServiceTime, ServiceTimes
+from simulations.engine.process import Process, SimulationError
 from simulations.engine.randomness import seeded
 from simulations.engine.trace import Trace
 from simulations.engine.worker import RESTART_SECONDS, WorkerGroup, WorkerProcess
@@ -113,7 +109,7 @@ class Deployment:
             stack.callback(self.broker.close)
             stack.enter_context(self.clock.in_force(self.loop.sleep))
             stack.enter_context(seeded(self.rng("celery")))
-            stack.enter_context(self._app_on_virtual_broker())
+            stack.enter_context(on_virtual_broker(self.app, self.broker))
             signals.task_received.connect(self._received)
             stack.callback(signals.task_received.disconnect, self._received)
             stack.enter_context(self._interruptible())
@@ -242,52 +238,6 @@ class Deployment:
             self.worker_running().consume(consumer, connection, task_consumer, *args)
 
         return type(given.__name__, (given,), {"loop": staticmethod(loop)})
-
-    @contextmanager
-    def _app_on_virtual_broker(self) -> Iterator[None]:
-        """Every connection that ``app`` makes goes to the virtual broker."""
-        app: Any = self.app
-        conf = app.conf
-
-        def connection(_url: Any, **options: Any) -> Any:
-            given = {**conf.broker_transport_options, **(options.get("transport_options") or {})}
-            return app.amqp.Connection(
-                "redis://virtual:0/0",
-                transport=self.broker.transport_class,
-                transport_options=given,
-                heartbeat=options.get("heartbeat"),
-                connect_timeout=conf.broker_connection_timeout,
-            )
-
-        kept = {
-            name: conf[name]
-            for name in ("worker_enable_remote_control", "worker_send_task_events", "include")
-        }
-        current, joins_block = get_current_app(), task_join_will_block()
-        default_queues = app.amqp.queues._consume_from
-        conf.update(worker_enable_remote_control=False, worker_send_task_events=False)
-        app._connection = connection
-        _forget_connections(app)
-        for task in app.tasks.values():
-            task.__trace__ = None
-        app.set_current()
-        try:
-            yield
-        finally:
-            del app._connection
-            conf.update(kept)
-            app.amqp.queues._consume_from = default_queues
-            _forget_connections(app)
-            for task in app.tasks.values():
-                task.__trace__ = None
-            _tls.current_app = current
-            # Set by whoever starts a pool: in a worker a result is not to be waited for.
-            _set_task_join_will_block(joins_block)
-
-
-def _forget_connections(app: Any) -> None:
-    app._pool = None
-    app.amqp._producer_pool = None
 
 
 @contextmanager

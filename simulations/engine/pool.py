@@ -13,7 +13,8 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import Ignore, Reject, Retry
 from greenlet import greenlet
 
-from simulations.engine.loop import Event, Killed, Process
+from simulations.engine.loop import Event
+from simulations.engine.process import Killed, Process
 from simulations.engine.trace import Trace
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from simulations.engine.loop import Event, Process
+from simulations.engine.loop import Event
+from simulations.engine.process import Process
 
 
 class TimerEntry:

@@ -14,8 +14,8 @@ from celery.worker import WorkController
 from celery.worker import state as typed_state
 from greenlet import getcurrent, greenlet
 
-from simulations.engine.loop import Process
 from simulations.engine.pool import VirtualPool
+from simulations.engine.process import Process
 from simulations.engine.timer import VirtualTimer
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from simulations.engine.clock import VirtualClock
-from simulations.engine.loop import EventLoop, Killed, Process, SimulationError
+from simulations.engine.loop import EventLoop
+from simulations.engine.process import Killed, Process, SimulationError
 from tests.simulation.engine.toys import MINUTE, SECOND, START
 
 
