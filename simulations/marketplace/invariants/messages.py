@@ -1,0 +1,77 @@
+"""Messages: in which order they are taken, and when they are gone from the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from simulations.engine.figures import ENDS
+from simulations.marketplace.invariants.invariant import SLACK, Invariant
+
+if TYPE_CHECKING:
+    from simulations.marketplace.replay import Replay
+
+URGENCIES = {
+    "bookings": 7,
+    "email": 5,
+    "notifications": 5,
+    "celery": 5,
+    "cache": 4,
+    "analytics": 3,
+    "maintenance": 1,
+}
+"""The README's table."""
+ABOVE_ALL = "app.tasks.email.send_password_reset"
+
+
+class UrgentFirst(Invariant):
+    name = "urgent work first"
+    sentence = "No worker takes a message while a more urgent one waits in a queue that it serves."
+
+    def see(self, now: datetime, event: str, fields: Mapping[str, Any]) -> None:
+        if event != "received" or fields["task"] == ABOVE_ALL:
+            return
+        taken = URGENCIES[fields["queue"]]
+        above = [queue for queue, urgency in URGENCIES.items() if urgency > taken]
+        if above and self.replay.deployment.broker.has_waiting(above):
+            self.broken(
+                f"{fields['worker']} took {fields['task']} from {fields['queue']} while something "
+                f"waited in {', '.join(above)}",
+                fields["id"],
+            )
+
+
+class NoMessageLeft(Invariant):
+    name = "no message lost or left"
+    sentence = "When it is calm again nothing waits in a queue, and nobody holds a message."
+
+    def conclude(self) -> None:
+        broker = self.replay.deployment.broker
+        since = broker.held_since()
+        now = self.replay.deployment.now
+        if since is not None and now.timestamp() - since > SLACK.total_seconds():
+            self.broken("a message is held and never acknowledged")
+        if broker.has_waiting(list(URGENCIES)):
+            self.broken("messages wait and nobody takes them")
+
+
+class AcknowledgedAtTheEnd(Invariant):
+    name = "acknowledged at the end"
+    sentence = "A message stays with the broker until its task has ended."
+
+    def __init__(self, replay: Replay) -> None:
+        super().__init__(replay)
+        self._running: dict[str, str] = {}
+
+    def see(self, now: datetime, event: str, fields: Mapping[str, Any]) -> None:
+        if event == "started":
+            self._running[fields["id"]] = fields["worker"]
+        elif event in ENDS:
+            self._running.pop(fields["id"], None)
+        elif event == "killed" and "worker" in fields:
+            self._running = {
+                each: worker for each, worker in self._running.items() if worker != fields["worker"]
+            }
+        elif event == "acked" and self._running.get(fields["id"]) == fields["worker"]:
+            self.broken(f"a message was acknowledged while {fields['worker']} ran it", fields["id"])

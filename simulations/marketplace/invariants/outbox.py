@@ -1,0 +1,84 @@
+"""The outbox: what becomes of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from app import db
+from app.models import OutboxEntry, OutboxState
+from simulations.marketplace.invariants.invariant import SLACK, Invariant
+
+if TYPE_CHECKING:
+    from simulations.marketplace.replay import Replay
+
+
+class EveryRowSettled(Invariant):
+    name = "every outbox row settled"
+    sentence = "When it is calm again no due work is pending, and none has died."
+
+    def conclude(self) -> None:
+        now = self.replay.deployment.now
+        with db.reading() as session:
+            pending = session.scalars(
+                select(OutboxEntry).where(OutboxEntry.pending(), OutboxEntry.due_at <= now)
+            ).all()
+            dead: Sequence[OutboxEntry] = session.scalars(
+                select(OutboxEntry).where(OutboxEntry.state == OutboxState.DEAD)
+            ).all()
+        # What was planned in this very second is on its way.
+        late = [entry for entry in pending if entry.due_at < now - SLACK]
+        if late:
+            self.broken(f"{len(late)} rows are still pending, such as {late[0].task}", late[0].id)
+        dead = [entry for entry in dead if not self._excused(entry)]
+        if dead:
+            self.broken(
+                f"{len(dead)} rows are dead, such as {dead[0].task}: {dead[0].errors}", dead[0].id
+            )
+
+    def _excused(self, entry: OutboxEntry) -> bool:
+        """Whether it is a mail that a server took again and again without saying so."""
+        silent = any(fault.kind == "smtp-silent" for fault in self.replay.plan.faults)
+        return silent and "nobody knows whether it was sent" in str(entry.errors)
+
+
+class NothingResentWithoutALoss(Invariant):
+    name = "nothing resent without a loss"
+    sentence = "Nothing is sent again that is done, or that the broker has not lost."
+
+    LOSSES = frozenset(
+        {
+            "beat-down",
+            "database-locked",
+            "kill-beat",
+            "kill-worker",
+            "redis-down",
+            "redis-emptied",
+            "second-beat",
+            "workers-down",
+            "wrong-clock",
+        }
+    )
+    """After these a message may be gone: a process died, or Redis, between two steps."""
+
+    def __init__(self, replay: Replay) -> None:
+        super().__init__(replay)
+        self._done: set[str] = set()
+
+    def see(self, now: datetime, event: str, fields: Mapping[str, Any]) -> None:
+        if event == "succeeded":
+            self._done.add(fields["id"])
+        elif event == "published" and fields["id"] in self._done:
+            self.broken(f"{fields['task']} was sent again when it had succeeded", fields["id"])
+
+    def conclude(self) -> None:
+        if any(fault.kind in self.LOSSES for fault in self.replay.plan.faults):
+            return
+        with db.reading() as session:
+            resent = session.scalars(select(OutboxEntry).where(OutboxEntry.resent > 0)).all()
+        if resent:
+            first = resent[0]
+            self.broken(f"{len(resent)} rows were resent, such as {first.task}", first.id)
