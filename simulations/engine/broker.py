@@ -18,6 +18,10 @@ from simulations.engine.trace import Trace
 UNACKED_INDEX = "unacked_index"
 
 
+MessageObserver = Callable[[Mapping[str, Any]], None]
+"""Told the headers of each message as it is published, in the process that does it."""
+
+
 class Waiter(Protocol):
     """A worker that waits for a message."""
 
@@ -49,6 +53,7 @@ class VirtualBroker:
         )
         self.server.refuse_when(self._refuses)
         self._waiting: list[Waiter] = []
+        self._observers: list[MessageObserver] = []
         self._duplicate_after: int | None = None
         self.channel_class: type[VirtualChannel] = type(
             "Channel", (VirtualChannel,), {"broker": self}
@@ -64,6 +69,10 @@ class VirtualBroker:
         # Each command is a place at which a process can be killed.
         self.loop.checkpoint()
         return self.down
+
+    def observe(self, observer: MessageObserver) -> None:
+        """Tell ``observer`` of each message that is published from now on."""
+        self._observers.append(observer)
 
     def wait(self, waiter: Waiter) -> None:
         """Let ``waiter`` be woken by the next message for it, in turn with the others."""
@@ -152,6 +161,8 @@ class VirtualBroker:
             queue=queue,
             priority=message["properties"].get("priority", 0),
         )
+        for observer in self._observers:
+            observer(headers)
         self.pushed(queue)
         self._maybe_duplicate(queue, message)
 

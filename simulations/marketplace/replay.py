@@ -102,6 +102,7 @@ class Replay:
             deployment.trace.observe(self.figures.see)
             for invariant in self.invariants:
                 deployment.trace.observe(invariant.see)
+                stack.callback(invariant.close)
             schedule(deployment, self, plan.faults, FAULTS, day=plan.day, zone=self.zone)
             self._stack = stack.pop_all()
         return self

@@ -10,7 +10,11 @@ from simulations.marketplace.invariants.messages import (
     UrgentFirst,
 )
 from simulations.marketplace.invariants.metrics import MetricsRight
-from simulations.marketplace.invariants.outbox import EveryRowSettled, NothingResentWithoutALoss
+from simulations.marketplace.invariants.outbox import (
+    EveryRowSettled,
+    NothingResentWithoutALoss,
+    NothingSentBeforeItsCommit,
+)
 from simulations.marketplace.invariants.schedule import EachDueInstantOnce
 
 __all__ = [
@@ -28,6 +32,7 @@ __all__ = [
     "NoMessageLeft",
     "NobodyDoubleBooked",
     "NothingResentWithoutALoss",
+    "NothingSentBeforeItsCommit",
     "UrgentFirst",
     "WithinLimits",
 ]
@@ -46,4 +51,5 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     WithinLimits,
     AcknowledgedAtTheEnd,
     NothingResentWithoutALoss,
+    NothingSentBeforeItsCommit,
 )

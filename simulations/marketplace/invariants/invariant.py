@@ -39,6 +39,9 @@ class Invariant:
     def conclude(self) -> None:
         """Called when the calm is over."""
 
+    def close(self) -> None:
+        """Called when the replay is over."""
+
     def later(self, check: Callable[[], None]) -> None:
         """Run ``check`` at this instant outside of all processes, where it may read tables."""
         self.replay.deployment.loop.call_at(self.replay.deployment.now, check)

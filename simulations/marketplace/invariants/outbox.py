@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
 from app import db
 from app.models import OutboxEntry, OutboxState
+from app.outbox import PUBLISHED_AT_HEADER
 from simulations.marketplace.invariants.invariant import SLACK, Invariant
 
 if TYPE_CHECKING:
@@ -82,3 +84,39 @@ class NothingResentWithoutALoss(Invariant):
         if resent:
             first = resent[0]
             self.broken(f"{len(resent)} rows were resent, such as {first.task}", first.id)
+
+
+class NothingSentBeforeItsCommit(Invariant):
+    name = "nothing sent before its commit"
+    sentence = "Whoever gets a message of the outbox can read its row, with the message's stamp."
+
+    def __init__(self, replay: Replay) -> None:
+        super().__init__(replay)
+        # One that is in no transaction of the replay's: it sees what is committed.
+        path = replay.database.engine.url.database
+        self._onlooker = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+        replay.deployment.broker.observe(self._look)
+
+    def _look(self, headers: Mapping[str, Any]) -> None:
+        stamp = headers.get(PUBLISHED_AT_HEADER)
+        if stamp is None:
+            return
+        # To the last row: a statement that is not at its end holds on to its snapshot.
+        committed = self._onlooker.execute(
+            "SELECT published_at FROM outbox_entries WHERE id = ?", [headers["id"]]
+        ).fetchall()
+        if not committed:
+            self.broken(f"{headers['task']} was sent, and has no row yet", headers["id"])
+        elif _instant(committed[0][0]) != datetime.fromisoformat(stamp):
+            self.broken(
+                f"{headers['task']} was sent with the stamp {stamp}, and its row says "
+                f"{committed[0][0]}",
+                headers["id"],
+            )
+
+    def close(self) -> None:
+        self._onlooker.close()
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
-from app import clock, db, routing
+from app import clock, db, outbox, routing
 from app.adapters.slot_cache import CachedSlots
 from app.models import Booking, EmailMessage
-from app.outbox import guard, schedule
+from app.outbox import guard, publish, schedule
+from app.outbox.broker import OutboxMessage
 from app.services import email, email_claims
 from app.tasks import celery_app
 from app.tasks.broker import RedisBroker
@@ -23,6 +24,7 @@ from simulations.marketplace.replay import Replay
 
 pytestmark = pytest.mark.timeout(120)
 
+HEALTH_CHECK = "app.tasks.health.health_check"
 EVENING = Plan(day=date(2026, 7, 15), bookings=120, seed=2, storm=(time(0, 20), 60))
 
 
@@ -223,6 +225,43 @@ def test_work_that_is_done_and_sent_again_is_found(monkeypatch: pytest.MonkeyPat
     """The guard gone, nothing marks a row done, and the pump finds its message gone."""
     monkeypatch.setattr(guard, "mark_done", lambda *_args, **_options: None)
     assert name_of(broken_by()) == "nothing resent without a loss"
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["open transaction", "another stamp"])
+def test_a_message_that_is_sent_before_its_row_says_so_is_found(committed: bool) -> None:
+    def send_too_early() -> None:
+        with db.transaction() as session:
+            now = clock.utcnow()
+            later = now + timedelta(hours=1)
+            entry_id = outbox.enqueue(session, HEALTH_CHECK, at=later if committed else now)
+            if not committed:
+                _send(entry_id, now)
+        if committed:
+            _send(entry_id, now)
+
+    with Replay(EVENING) as replay:
+        replay.deployment.call_at(replay.start, send_too_early)
+        with pytest.raises(BrokenInvariantError, match="nothing sent before its commit"):
+            replay.deployment.run_until(replay.start + timedelta(seconds=1))
+
+
+def _send(entry_id: str, published_at: datetime) -> None:
+    broker = publish.attached()
+    assert broker is not None
+    broker.push(
+        [
+            OutboxMessage(
+                id=entry_id,
+                task=HEALTH_CHECK,
+                args=[],
+                kwargs={},
+                queue="celery",
+                priority=4,
+                tries=0,
+                published_at=published_at,
+            )
+        ]
+    )
 
 
 def test_each_invariant_has_a_name_and_a_sentence_of_its_own() -> None:
