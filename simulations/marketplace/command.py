@@ -57,6 +57,7 @@ def _arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--date", type=a_date, default=default.day, help="the first day, such as 2026-11-01")
     add("--days", type=number(1, 400), default=default.days)
+    add("--hours", type=number(1, 25), help="the last day is over after so many")
     add("--seed", type=int, default=default.seed, help="also the first one of --chaos")
     add("--bookings", type=number(1, 100_000), default=None, help="a day; 2000, in chaos 60")
     add("--instructors", type=number(1, 10_000), help="a tenth of the bookings")
@@ -93,12 +94,17 @@ def _plan(options: argparse.Namespace) -> Plan:
         raise ValueError("--shrink needs faults to leave out: add --chaos, or --fault")
     if options.chaos and (options.trace or options.broker):
         raise ValueError("--chaos runs many days: --trace and --broker are for one")
+    if options.chaos and options.hours:
+        raise ValueError("--chaos draws its faults from whole days: leave --hours out")
+    if options.hours and options.days == 1:
+        _check_within(options, faults)
     bookings = options.bookings
     if bookings is None:
         bookings = chaos.BOOKINGS if options.chaos else Plan().bookings
     return Plan(
         day=options.date,
         days=options.days,
+        hours=options.hours,
         seed=options.seed,
         bookings=bookings,
         instructors=options.instructors,
@@ -109,6 +115,15 @@ def _plan(options: argparse.Namespace) -> Plan:
         storm=options.storm,
         faults=faults,
     )
+
+
+def _check_within(options: argparse.Namespace, faults: Sequence[Fault]) -> None:
+    begins = {str(fault): fault.at for fault in faults}
+    if options.storm is not None:
+        begins[f"the storm at {options.storm[0]:%H:%M}"] = options.storm[0]
+    for what, at in begins.items():
+        if at.hour >= options.hours:
+            raise ValueError(f"{what} begins when the day of --hours {options.hours} is over")
 
 
 def _day(parser: argparse.ArgumentParser, plan: Plan, options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from simulations.engine.faults import Fault
 
 _OPTIONS = {
     "--days": "days",
+    "--hours": "hours",
     "--bookings": "bookings",
     "--instructors": "instructors",
     "--workers": "workers",
@@ -24,6 +25,8 @@ class Plan:
 
     day: date = date(2026, 7, 15)
     days: int = 1
+    hours: int | None = None
+    """The last day is over after so many; until then all is as on the whole day."""
     seed: int = 1
     bookings: int = 2000
     """A day."""

@@ -76,15 +76,19 @@ class Population:
         self,
         *,
         start: datetime,
+        until: datetime,
         zone: ZoneInfo,
         number: int,
         agreed: Sequence[Agreed],
         storm: Storm | None = None,
     ) -> None:
-        """Decide who will come when; what they then do follows from it."""
+        """Decide who will come when; what they then do follows from it.
+
+        ``number`` come from ``start`` to ``until``; those after the end stay away.
+        """
         rng = self._deployment.rng("arrivals")
         for position, instant in enumerate(
-            arrivals(rng, number, start=start, end=self._end, zone=zone)
+            arrivals(rng, number, start=start, end=until, zone=zone)
         ):
             self._at(instant, partial(self._book, Random(f"{self._seed}:{position}")))
         if storm is not None:

@@ -60,7 +60,10 @@ class Replay:
         self.plan = plan
         self.zone = ZoneInfo(load_settings().celery_timezone)
         self.start = self._midnight(plan.day)
-        self.end = self._midnight(plan.day + timedelta(days=plan.days))
+        self.midnight = self.end = self._midnight(plan.day + timedelta(days=plan.days))
+        if plan.hours is not None:
+            last = self._midnight(plan.day + timedelta(days=plan.days - 1))
+            self.end = min(self.midnight, last + timedelta(hours=plan.hours))
         self.began = wall_seconds()
         self.deployment_start = self.start - WARM_UP
         self.figures = Figures(start=self.start, end=self.end)
@@ -135,6 +138,7 @@ class Replay:
             storm = Storm(datetime.combine(plan.day, at, self.zone).astimezone(UTC), number)
         self.population.plan(
             start=self.start,
+            until=self.midnight,
             zone=self.zone,
             number=plan.bookings * plan.days,
             agreed=agreed,

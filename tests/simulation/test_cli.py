@@ -38,6 +38,10 @@ def day(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         (["--fault", "redis-down@10:00/0s"], "lasts no time"),
         (["--chaos", "--fault", "kill-worker@10:00"], "--chaos draws its own faults"),
         (["--chaos", "--trace", "t.jsonl"], "--trace and --broker are for one"),
+        (["--hours", "0"], "'0' is no number from 1 to 25"),
+        (["--hours", "2", "--fault", "kill-worker@02:00"], "kill-worker@02:00 begins when the"),
+        (["--hours", "2", "--storm", "02:00/9"], "the storm at 02:00 begins when the"),
+        (["--chaos", "--hours", "2"], "--chaos draws its faults from whole days"),
         (["--shrink"], "--shrink needs faults to leave out"),
         (["--json", "no/such/folder/day.json"], "name a file in a folder that exists"),
         (["--seedling"], "unrecognized arguments: --seedling"),
@@ -77,7 +81,7 @@ def test_a_day_writes_its_figures_and_a_trace_with_the_hash_that_it_prints(tmp_p
         cwd=tmp_path,
     )
     assert ended.returncode == 0, ended.stderr
-    assert "All 13 invariants hold." in ended.stdout
+    assert "All 14 invariants hold." in ended.stdout
     figures = json.loads((tmp_path / "day.json").read_text())
     lines = (tmp_path / "day.jsonl").read_bytes()
     assert figures["trace_hash"] == sha256(lines).hexdigest()

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -40,6 +41,20 @@ def test_passing_over_quiet_ticks_changes_nothing() -> None:
     fast = trace_of(SUMMER, hours=0.4)
     slow = trace_of(Plan(day=SUMMER.day, bookings=20, seed=3, skip_quiet_ticks=False), hours=0.4)
     assert fast.splitlines() == slow.splitlines()
+
+
+def test_the_first_hours_of_a_day_are_those_of_the_whole_day() -> None:
+    short = replace(SUMMER, hours=1)
+    assert "--hours 1 " in short.command
+    assert trace_of(short, hours=1).splitlines() == trace_of(SUMMER, hours=1).splitlines()
+
+
+def test_nobody_comes_after_the_last_hour() -> None:
+    with Replay(replace(SUMMER, hours=1, storm=(time(0, 58), 40))) as replay:
+        outcome = replay.run()
+    assert outcome.broken is None
+    assert outcome.beat["health-check"] == 60
+    assert 0 < outcome.people["booked"] < 40
 
 
 def test_another_process_with_other_hashes_gives_the_same_trace() -> None:
