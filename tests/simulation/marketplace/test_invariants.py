@@ -121,7 +121,6 @@ def test_a_run_that_is_planned_twice_is_found(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("harm", "name"),
     [
-        ("UPDATE daily_metrics SET bookings_created = bookings_created + 1", "metrics"),
         ("UPDATE outbox_entries SET state = 'dead'", "every outbox row"),
         ("UPDATE outbox_entries SET state = 'pending'", "every outbox row"),
     ],
@@ -135,6 +134,39 @@ def test_tables_that_are_wrong_at_the_end_are_found(harm: str, name: str) -> Non
         broken = conclusion(replay)
     assert broken is not None
     assert broken.name.startswith(name)
+
+
+MISCOUNTS = (
+    *(
+        (f"UPDATE daily_metrics SET {column} = {column} {{}} 1", "+", "-")  # noqa: S608 - ours
+        for column in (
+            *("bookings_created", "bookings_completed", "bookings_cancelled", "no_shows"),
+            *("revenue_cents", "active_students", "active_instructors"),
+            *("mails_sent", "mails_failed", "tasks_done", "tasks_dead"),
+        )
+    ),
+    ("UPDATE service_metrics SET revenue_cents = revenue_cents {} 1", "+", "-"),
+    ("UPDATE instructor_metrics SET active_students = active_students {} 1", "-", "+"),
+    ("UPDATE service_metrics SET date = '{}'", "2026-07-13", "2026-07-14"),
+    ("UPDATE instructor_metrics SET date = '{}'", "2026-07-13", "2026-07-14"),
+)
+
+
+def test_each_figure_that_is_not_a_recounts_is_found() -> None:
+    name = "metrics equal a recount"
+    with Replay(EVENING) as replay:
+        replay.deployment.run_until(replay.start + timedelta(hours=2.5))
+        assert conclusion(replay, name) is None
+        unnoticed = []
+        for statement, harm, mend in MISCOUNTS:
+            with db.engine().begin() as connection:
+                harmed = connection.exec_driver_sql(statement.format(harm)).rowcount
+            if conclusion(replay, name) is None or not harmed:
+                unnoticed.append(statement)
+            with db.engine().begin() as connection:
+                connection.exec_driver_sql(statement.format(mend))
+            replay.deployment.loop.stop_for = None
+    assert unnoticed == []
 
 
 def test_slots_that_are_not_the_tables_are_found() -> None:
