@@ -47,7 +47,7 @@ class VirtualBroker:
         self.loop = loop
         self.transport_options = transport_options
         self.trace = trace
-        self.down = False
+        self._outages = 0
         self.server: Any = (
             RealRedis.connect(url, self._seconds) if url else MemoryRedis(self._seconds)
         )
@@ -91,15 +91,21 @@ class VirtualBroker:
                 waiter.wake()
                 return
 
+    @property
+    def down(self) -> bool:
+        """Whether every command is refused."""
+        return self._outages > 0
+
     def go_down(self) -> None:
         """Refuse every command; who waits for a message finds its connection broken."""
-        self.down = True
+        self._outages += 1
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.wake()
 
     def come_back(self, *, emptied: bool = False) -> None:
-        self.down = False
+        """End one outage; what went down twice is back after the second."""
+        self._outages -= 1
         if emptied:
             self.empty()
 

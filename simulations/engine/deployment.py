@@ -6,6 +6,7 @@ import gc
 import logging
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
@@ -70,8 +71,8 @@ class Deployment:
         self._beat_count = beats
         self._broker_url = broker_url
         self._beat_quiet_until = beat_quiet_until
-        self._held_down: set[str] = set()
-        self._clock_errors: dict[str, timedelta] = {}
+        self._held_down: Counter[str] = Counter()
+        self._clock_errors: dict[str, dict[object, timedelta]] = {}
         self._stack = ExitStack()
         self.consumer_class: type[Any] = object
         self.broker: VirtualBroker
@@ -142,52 +143,62 @@ class Deployment:
 
     def start_worker(self, name: str, group: WorkerGroup) -> None:
         def again() -> None:
-            if name not in self._held_down and not self._ending:
+            if not self._held_down[name] and not self._ending:
                 self.loop.call_later(RESTART_SECONDS, lambda: self._revive(name, group))
 
         worker = WorkerProcess(self, name, group, on_end=again)
-        worker.clock_error = self._clock_errors.get(name, timedelta(0))
+        worker.clock_error = self._clock_error(name)
         self.workers[name] = worker
         worker.start(worker.run)
 
     def _revive(self, name: str, group: WorkerGroup) -> None:
-        if name not in self._held_down and not self.workers[name].alive:
+        if not self._held_down[name] and not self.workers[name].alive:
             self.start_worker(name, group)
 
     def start_beat(self, name: str) -> None:
         def again() -> None:
-            if name not in self._held_down and not self._ending:
+            if not self._held_down[name] and not self._ending:
                 self.loop.call_later(RESTART_SECONDS, lambda: self._revive_beat(name))
 
         beat = BeatProcess(self, name, on_end=again, quiet_until=self._beat_quiet_until)
-        beat.clock_error = self._clock_errors.get(name, timedelta(0))
+        beat.clock_error = self._clock_error(name)
         self.beats[name] = beat
         beat.start(beat.run)
 
     def _revive_beat(self, name: str) -> None:
-        if name not in self._held_down and not self.beats[name].alive:
+        if not self._held_down[name] and not self.beats[name].alive:
             self.start_beat(name)
 
-    def set_clock_error(self, name: str, error: timedelta) -> None:
-        """Let the clock of a worker or beat be off, also after it was started again."""
-        self._clock_errors[name] = error
+    def mislead(self, name: str, error: timedelta) -> Callable[[], None]:
+        """Let the clock of a worker or beat be off, also after it was started again.
+
+        What is returned ends it. Of several errors the last one counts.
+        """
+        errors = self._clock_errors.setdefault(name, {})
+        key = object()
+        errors[key] = error
         self._process(name).clock_error = error
+
+        def end() -> None:
+            del errors[key]
+            self._process(name).clock_error = self._clock_error(name)
+
+        return end
+
+    def _clock_error(self, name: str) -> timedelta:
+        return next(reversed(self._clock_errors.get(name, {}).values()), timedelta(0))
 
     def _process(self, name: str) -> Process:
         return self.workers[name] if name in self.workers else self.beats[name]
 
-    def is_held_down(self, name: str) -> bool:
-        """Whether a worker or beat was killed and may not start again for now."""
-        return name in self._held_down
-
     def hold_down(self, name: str) -> None:
         """Kill a worker or beat, and do not let its supervisor start it again."""
-        self._held_down.add(name)
+        self._held_down[name] += 1
         self._process(name).kill()
 
     def let_start(self, name: str) -> None:
-        """Let what was held down start now."""
-        self._held_down.discard(name)
+        """Let what was held down start now, unless somebody else holds it down too."""
+        self._held_down[name] -= 1
         if name in self.workers:
             self._revive(name, self.workers[name].group)
         else:

@@ -146,9 +146,7 @@ def _kill_beat(deployment: Deployment, rng: Random) -> None:
         rng.choice(alive).kill_after(rng.randrange(STRIKES_WITHIN))
 
 
-def _hold_down(deployment: Deployment, wanted: Sequence[str]) -> End:
-    # What another fault holds down, or has sent away for good, is not ours to start again.
-    names = [name for name in wanted if not deployment.is_held_down(name)]
+def _hold_down(deployment: Deployment, names: Sequence[str]) -> End:
     for name in names:
         deployment.hold_down(name)
 
@@ -183,8 +181,7 @@ def _wrong_clock(deployment: Deployment, rng: Random) -> End:
     names = sorted([*deployment.workers, *deployment.beats])
     name = rng.choice(names)
     error = timedelta(seconds=round(rng.uniform(-LARGEST_CLOCK_ERROR, LARGEST_CLOCK_ERROR), 3))
-    deployment.set_clock_error(name, error)
-    return lambda: deployment.set_clock_error(name, timedelta(0))
+    return deployment.mislead(name, error)
 
 
 ENGINE_FAULTS: tuple[FaultKind[Deployment], ...] = (

@@ -25,12 +25,17 @@ class Database:
 
     def __init__(self, engine: Engine, loop: EventLoop) -> None:
         self.engine = engine
-        self.locked = False
-        """Whether some other program holds the write lock."""
+        self.locks = 0
+        """How many other programs want the write lock; one of them holds it."""
         self.commits = 0
         self._loop = loop
         event.listen(engine, "before_cursor_execute", self._before_statement)
         event.listen(engine, "commit", self._before_commit)
+
+    @property
+    def locked(self) -> bool:
+        """Whether some other program holds the write lock."""
+        return self.locks > 0
 
     def _before_statement(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         self._loop.checkpoint()

@@ -25,19 +25,19 @@ class Stage(Protocol):
 
 
 def _mood(mood: Mood, stage: Stage, _rng: Random) -> Callable[[], None]:
-    stage.provider.mood = mood
+    stage.provider.moods[mood] += 1
 
     def well() -> None:
-        stage.provider.mood = Mood.WELL
+        stage.provider.moods[mood] -= 1
 
     return well
 
 
 def _lock(stage: Stage, _rng: Random) -> Callable[[], None]:
-    stage.database.locked = True
+    stage.database.locks += 1
 
     def unlock() -> None:
-        stage.database.locked = False
+        stage.database.locks -= 1
 
     return unlock
 

@@ -24,9 +24,8 @@ _MESSAGE_ID = re.compile(rb"^Message-ID: <([^@>]+)@", re.MULTILINE)
 
 
 class Mood(StrEnum):
-    """How the server behaves."""
+    """How the server misbehaves."""
 
-    WELL = "well"
     DOWN = "down"
     SLOW = "slow"
     BUSY = "busy"
@@ -51,7 +50,8 @@ class MailProvider:
     """
 
     def __init__(self, loop: EventLoop, trace: Trace, rng: Random) -> None:
-        self.mood = Mood.WELL
+        self.moods: Counter[Mood] = Counter()
+        """How many faults put it into each; all of them have their effect."""
         self.accepted: Counter[str] = Counter()
         self._loop = loop
         self._trace = trace
@@ -65,18 +65,17 @@ class MailProvider:
     def open(self) -> Iterator[_Connection]:
         db.refuse_network_in_transaction()
         self._loop.sleep(self._latency.connect)
-        if self.mood is Mood.DOWN:
+        if self.moods[Mood.DOWN]:
             raise MailServerUnavailableError("connection refused")
         yield _Connection(self)
 
     def take(self, message: bytes, recipient: str, proceed: Callable[[], bool]) -> bool:
         """What one SMTP transaction comes to."""
         db.refuse_network_in_transaction()
-        slow = self.mood is Mood.SLOW
-        self._loop.sleep(self._latency.slow if slow else self._latency.mail)
-        if self.mood is Mood.DOWN:
+        self._loop.sleep(self._latency.slow if self.moods[Mood.SLOW] else self._latency.mail)
+        if self.moods[Mood.DOWN]:
             raise MailServerUnavailableError("connection reset")
-        if self.mood is Mood.BUSY and self._rng.random() < 0.5:
+        if self.moods[Mood.BUSY] and self._rng.random() < 0.5:
             raise MailTemporarilyRefusedError("SMTP 451 4.3.2 to RCPT")
         if recipient.startswith("gone"):
             raise MailRefusedError("SMTP 550 5.1.1 to RCPT")
@@ -88,7 +87,7 @@ class MailProvider:
         self._trace.emit("mail", mail=key, copy=self.accepted[key])
         # Between the server's answer and our knowing of it, the worker can die.
         self._loop.sleep(self._latency.mail)
-        if self.mood is Mood.SILENT and self._rng.random() < 0.5:
+        if self.moods[Mood.SILENT] and self._rng.random() < 0.5:
             raise MailFateUnknownError("the connection broke after DATA")
         return True
 

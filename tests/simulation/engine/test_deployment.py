@@ -6,6 +6,7 @@ import io
 import random
 import signal
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from datetime import time as dt_time
 from typing import Any
@@ -277,3 +278,35 @@ def test_a_beat_that_was_sent_away_stays_away_when_others_come_back() -> None:
         deployment.run_for(10 * MINUTE)
         alive = {name: beat.alive for name, beat in deployment.beats.items()}
     assert alive == {"beat1": True, "beat2": False}
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_away"),
+    [
+        ("redis-down", lambda deployment: deployment.broker.down),
+        ("workers-down", lambda deployment: not deployment.workers["worker1"].alive),
+        ("beat-down", lambda deployment: not deployment.beats["beat1"].alive),
+    ],
+)
+def test_what_two_faults_take_away_is_back_when_both_are_over(
+    kind: str, is_away: Callable[[Deployment], bool]
+) -> None:
+    faults = [Fault(kind, dt_time(0, minute), 10 * MINUTE) for minute in (1, 6)]
+    with Deployment(Toy().app, start=START) as deployment:
+        schedule(deployment, deployment, faults, ENGINE_FAULTS, day=START.date(), zone=EASTERN)
+        away = []
+        for minute in (2, 12, 17):
+            deployment.run_until(START + minute * MINUTE)
+            away.append(is_away(deployment))
+    assert away == [True, True, False]
+
+
+def test_of_two_wrong_clocks_of_one_process_the_last_counts_until_it_is_right() -> None:
+    with Deployment(Toy().app, start=START) as deployment:
+        beat = deployment.beats["beat1"]
+        first = deployment.mislead("beat1", SECOND)
+        second = deployment.mislead("beat1", 3 * SECOND)
+        first()
+        assert beat.clock_error == 3 * SECOND
+        second()
+        assert beat.clock_error == 0 * SECOND
