@@ -3,9 +3,10 @@
     python -m scripts.mutate                    every mutation
     python -m scripts.mutate ack-early wire     those whose names begin so
 
-Each mutation is one change of one place in a copy of ``app``; then days are replayed until an
-invariant is broken, or until the traces of one seed differ. Exit status 0 only where every
-mutation is found. A change whose place is not there any more is an error: mend it here.
+Each mutation is a small change of a copy of ``app``; then days, or the first hours of days,
+are replayed until an invariant is broken, or until the traces of one seed differ. Exit status
+0 only where every mutation is found. A change whose place is not there any more is an error:
+mend it here.
 """
 
 from __future__ import annotations
@@ -20,9 +21,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-MOST_SEEDS = 5
+MOST_SEEDS = 20
 COPIED = ("app", "simulations", "pyproject.toml")
-DAY = ("--bookings", "40")
+HOUR = ("--bookings", "40", "--hours", "1")
+
+
+@dataclass(frozen=True)
+class Change:
+    """Of one place."""
+
+    file: str
+    old: str
+    """Occurs once in the file."""
+    new: str
 
 
 @dataclass(frozen=True)
@@ -30,11 +41,8 @@ class Mutation:
     """One mistake."""
 
     name: str
-    file: str
-    old: str
-    """Occurs once in the file."""
-    new: str
-    arguments: tuple[str, ...] = DAY
+    changes: tuple[Change, ...]
+    arguments: tuple[str, ...] = HOUR
     by_traces: bool = False
     """Found by two traces of one seed that differ, not by an invariant."""
 
@@ -49,77 +57,145 @@ class Finding:
 MUTATIONS = (
     Mutation(
         "drop-the-guard",
-        "app/tasks/base.py",
-        "                guard.mark_done(session, self._delivery, now=clock.utcnow())\n",
-        "                pass\n",
+        (
+            Change(
+                "app/tasks/base.py",
+                "                guard.mark_done(session, self._delivery, now=clock.utcnow())\n",
+                "                pass\n",
+            ),
+        ),
     ),
     Mutation(
         "ack-early",
-        "app/tasks/celery_config.py",
-        '"task_acks_late": True',
-        '"task_acks_late": False',
+        (
+            Change(
+                "app/tasks/celery_config.py",
+                '"task_acks_late": True',
+                '"task_acks_late": False',
+            ),
+        ),
     ),
     Mutation(
         "wire-priority-is-urgency",
-        "app/routing.py",
-        "    return MOST_URGENT - urgency\n",
-        "    return urgency\n",
-        (*DAY, "--workers", "1", "--concurrency", "1", "--storm", "09:00/60"),
+        (Change("app/routing.py", "    return MOST_URGENT - urgency\n", "    return urgency\n"),),
+        (*HOUR, "--workers", "1", "--concurrency", "1", "--storm", "00:05/60"),
     ),
     Mutation(
         "stock-crontab",
-        "app/tasks/celery_config.py",
-        "from app.tasks.schedules import crontab",
-        "from celery.schedules import crontab",
-        (*DAY, "--date", "2026-11-01"),
+        (
+            Change(
+                "app/tasks/celery_config.py",
+                "from app.tasks.schedules import crontab",
+                "from celery.schedules import crontab",
+            ),
+        ),
+        ("--bookings", "40", "--date", "2026-11-01", "--hours", "3"),
+    ),
+    Mutation(
+        "publish-before-commit",
+        (
+            Change(
+                "app/outbox/publish.py",
+                "            for entry in entries\n        ]\n    if not messages:\n",
+                "            for entry in entries\n        ]\n"
+                "        broker.push(messages)\n        return len(messages)\n"
+                "    if not messages:\n",
+            ),
+        ),
     ),
     Mutation(
         "forget-the-resend",
-        "app/outbox/pump.py",
-        "        gone = sorted(suspects & self._suspects, key=lambda pair: pair[1])[:BATCH]\n",
-        "        gone: list[Stamped] = []\n",
         (
-            *DAY,
-            "--storm",
-            "09:00/60",
-            "--fault",
-            "workers-down@09:00/4m",
-            "--fault",
-            "redis-emptied@09:03",
+            Change(
+                "app/outbox/pump.py",
+                "        gone = sorted(suspects & self._suspects, key=lambda pair: pair[1])"
+                "[:BATCH]\n",
+                "        gone: list[Stamped] = []\n",
+            ),
+        ),
+        (
+            *(*HOUR, "--storm", "00:05/60"),
+            *("--fault", "workers-down@00:05/4m", "--fault", "redis-emptied@00:08"),
         ),
     ),
     Mutation(
         "reminder-without-lower-bound",
-        "app/domain/reminders.py",
-        "    return LEADS[kind], max(later, default=timedelta(0))\n",
-        "    return LEADS[kind], max(later, default=timedelta(days=-1))\n",
-        ("--bookings", "400"),
+        (
+            Change(
+                "app/domain/reminders.py",
+                "    return LEADS[kind], max(later, default=timedelta(0))\n",
+                "    return LEADS[kind], max(later, default=timedelta(days=-1))\n",
+            ),
+        ),
+        ("--bookings", "400", "--hours", "2"),
+    ),
+    Mutation(
+        "non-atomic-metrics",
+        (
+            Change(
+                "app/services/day_metrics.py",
+                "    _count_day(session, day, happened, start=start, end=end, now=now)\n",
+                "    _count_day(session, day, happened, start=start, end=end, now=now)\n"
+                '    session.connection().exec_driver_sql("COMMIT")\n'
+                '    session.connection().exec_driver_sql("BEGIN IMMEDIATE")\n',
+            ),
+        ),
+        ("--bookings", "40", "--hours", "3", "--fault", "kill-worker@02:00"),
+    ),
+    Mutation(
+        "beat-state-in-memory",
+        (
+            Change(
+                "app/tasks/scheduler.py",
+                "        step = next_step(entry, seen, now)\n        if step is None:\n"
+                "            return 0",
+                '        memory = self.__dict__.setdefault("_last_due", {})\n'
+                "        step = next_step(entry, seen := memory.get(name), now)\n"
+                "        if step is None:\n"
+                "            return 0\n"
+                "        memory[name] = BeatEntry(\n"
+                "            schedule_hash=entry.schedule_hash, last_due=step.last_due\n"
+                "        )",
+            ),
+            Change(
+                "app/outbox/schedule.py",
+                "    if not _replace(session, entry, seen, last_due=step.last_due):\n"
+                "        return 0\n",
+                "",
+            ),
+        ),
+        (*HOUR, "--beats", "2"),
     ),
     Mutation(
         "jitter-without-a-seed",
-        "app/domain/backoff.py",
-        "rng.uniform(",
-        '__import__("random").SystemRandom().uniform(',
-        (*DAY, "--fault", "smtp-busy@08:00/60m"),
+        (
+            Change(
+                "app/domain/backoff.py",
+                "rng.uniform(",
+                '__import__("random").SystemRandom().uniform(',
+            ),
+        ),
+        (*HOUR, "--storm", "00:05/40", "--fault", "smtp-busy@00:05/30m"),
         by_traces=True,
     ),
 )
 
 
 def apply(mutation: Mutation, root: Path) -> None:
-    """Change the copy below ``root``. Raises ``ValueError`` where the place is not there once."""
-    path = root / mutation.file
-    text = path.read_text(encoding="utf-8")
-    if text.count(mutation.old) != 1:
-        raise ValueError(
-            f"{mutation.name}: {mutation.old.strip()!r} is {text.count(mutation.old)} times in "
-            f"{mutation.file}, not once: mend scripts/mutate.py"
-        )
-    path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    """Change the copy below ``root``. Raises ``ValueError`` where a place is not there once."""
+    for change in mutation.changes:
+        path = root / change.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(change.old) != 1:
+            raise ValueError(
+                f"{mutation.name}: {change.old.strip()!r} is {text.count(change.old)} times in "
+                f"{change.file}, not once: mend scripts/mutate.py"
+            )
+        path.write_text(text.replace(change.old, change.new), encoding="utf-8")
 
 
-def find(mutation: Mutation) -> Finding:
-    """Replay days of a changed copy until the mistake shows."""
+def find(mutation: Mutation, *, most_seeds: int = MOST_SEEDS) -> Finding:
+    """Replay days of a changed copy until the mistake shows, with one seed after the other."""
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         root = Path(folder)
         for name in COPIED:
@@ -130,7 +206,7 @@ def find(mutation: Mutation) -> Finding:
             else:
                 shutil.copy(source, root / name)
         apply(mutation, root)
-        for seed in range(1, MOST_SEEDS + 1):
+        for seed in range(1, most_seeds + 1):
             first = _replay(root, mutation, seed)
             if mutation.by_traces:
                 again = _replay(root, mutation, seed)
@@ -139,7 +215,7 @@ def find(mutation: Mutation) -> Finding:
                 found = first["broken"]
             if found is not None:
                 return Finding(seed, found, str(first["replay"]))
-    return Finding(MOST_SEEDS, None, "")
+    return Finding(most_seeds, None, "")
 
 
 def _replay(root: Path, mutation: Mutation, seed: int) -> dict[str, str | None]:

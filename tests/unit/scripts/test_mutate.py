@@ -1,4 +1,4 @@
-"""Each mutation still has the place that it changes."""
+"""Each mutation still has the places that it changes."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from pathlib import Path
 import pytest
 
 from scripts import mutate
-from scripts.mutate import MUTATIONS, Mutation
+from scripts.mutate import MUTATIONS, Change, Mutation
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
-def test_its_place_is_there_once_and_is_changed(mutation: Mutation, tmp_path: Path) -> None:
-    copy = tmp_path / mutation.file
-    copy.parent.mkdir(parents=True)
-    shutil.copy(mutate.ROOT / mutation.file, copy)
+def test_its_places_are_there_once_and_are_changed(mutation: Mutation, tmp_path: Path) -> None:
+    for file in {change.file for change in mutation.changes}:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(mutate.ROOT / file, tmp_path / file)
     mutate.apply(mutation, tmp_path)
-    changed = copy.read_text()
-    assert mutation.new in changed
-    compile(changed, mutation.file, "exec")
+    for change in mutation.changes:
+        changed = (tmp_path / change.file).read_text()
+        assert changed != (mutate.ROOT / change.file).read_text()
+        compile(changed, change.file, "exec")
 
 
 def test_a_place_that_is_gone_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x = 1\n")
     with pytest.raises(ValueError, match=r"is 0 times in a\.py, not once"):
-        mutate.apply(Mutation("gone", "a.py", "y = 2", "y = 3"), tmp_path)
+        mutate.apply(Mutation("gone", (Change("a.py", "y = 2", "y = 3"),)), tmp_path)
 
 
 def test_names_choose_by_how_they_begin() -> None:
