@@ -143,13 +143,3 @@ def test_a_day_of_faults_holds_and_was_not_empty() -> None:
         "a pool's child lost",
         "a reminder sent",
     } <= happened
-
-
-def test_a_rush_onto_a_locked_database_waits_and_goes_on() -> None:
-    faults = (Fault("database-locked", time(0, 5), timedelta(minutes=3)),)
-    plan = Plan(bookings=20, faults=faults, storm=(time(0, 4), 200))
-    with Replay(plan) as replay:
-        replay.end = replay.start + timedelta(minutes=30)
-        outcome = replay.run()
-    assert outcome.broken is None
-    assert outcome.sometimes["a person told to try again"] > 100
