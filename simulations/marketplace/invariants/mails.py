@@ -21,6 +21,7 @@ from app.models import (
 )
 from app.services.password_resets import VALID_FOR
 from simulations.marketplace.invariants.invariant import SLACK, Invariant
+from simulations.marketplace.invariants.morning import morning_mails
 
 if TYPE_CHECKING:
     from simulations.marketplace.replay import Replay
@@ -76,8 +77,8 @@ class NoLateReminder(Invariant):
 class EveryMailArrives(Invariant):
     name = "every mail arrives"
     sentence = (
-        "Every confirmation, cancellation, no-show notice, reminder and password reset that the "
-        "tables owe has arrived, and no other."
+        "Every confirmation, cancellation, no-show notice, reminder, password reset, digest and "
+        "weekly report that the tables owe has arrived, and no other."
     )
 
     def __init__(self, replay: Replay) -> None:
@@ -118,16 +119,9 @@ class EveryMailArrives(Invariant):
                     select(EmailMessage).where(EmailMessage.state == EmailState.CANCELLED)
                 )
             }
-            # Whom they are for changes with each notification that is read: only not doubled.
-            allowed |= {
-                mail_key(mail.kind, mail.subject_id, mail.recipient_id)
-                for mail in session.scalars(
-                    select(EmailMessage).where(
-                        EmailMessage.kind.in_([EmailKind.DIGEST, EmailKind.WEEKLY_REPORT])
-                    )
-                )
-                if people[mail.recipient_id].wants_digests
-            }
+            morning = morning_mails(session, zone=self.replay.zone, now=self.replay.deployment.now)
+            owed |= {mail_key(*mail) for mail in morning.owed}
+            allowed |= {mail_key(*mail) for mail in morning.allowed}
             resets = session.scalars(select(PasswordReset)).all()
         for lesson in lessons:
             must, may = self._of(lesson)
