@@ -153,9 +153,7 @@ MUTATIONS = (
                 "        step = next_step(entry, seen := memory.get(name), now)\n"
                 "        if step is None:\n"
                 "            return 0\n"
-                "        memory[name] = BeatEntry(\n"
-                "            schedule_hash=entry.schedule_hash, last_due=step.last_due\n"
-                "        )",
+                "        memory[name] = Seen(entry.schedule_hash, step.last_due)",
             ),
             Change(
                 "app/outbox/schedule.py",
