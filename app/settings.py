@@ -5,25 +5,26 @@ environment, ``NAME_FILE`` names a file that holds it (Docker's and Kubernetes'
 convention).
 """
 
-import os
 from email.utils import parseaddr
 from functools import cache
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket"})
+from app.redis_settings import RedisSettings
+from app.settings_files import FileVariants, SettingsError
+
+__all__ = ["Settings", "SettingsError", "load_settings"]
+
 MAIL_SCHEMES = frozenset({"smtp", "smtps", "maildir"})
 DATABASE_BACKENDS = frozenset({"sqlite", "postgresql"})
 
@@ -32,36 +33,7 @@ DATABASE_BACKENDS = frozenset({"sqlite", "postgresql"})
 SMTP_WAITS_IN_A_LEASE = 5
 
 
-class SettingsError(Exception):
-    """A setting is wrong; the message is one line that names the variable."""
-
-
-class _FileVariants(EnvSettingsSource):
-    """Reads ``NAME_FILE`` variables: each names a file that holds NAME's value."""
-
-    def __call__(self) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for field in self.settings_cls.model_fields:
-            name = field.upper()
-            path = os.environ.get(f"{name}_FILE")
-            if path is None:
-                continue
-            if name in os.environ:
-                raise SettingsError(
-                    f"{name} and {name}_FILE are both set: keep one, for example {name}_FILE={path}"
-                )
-            try:
-                values[field] = Path(path).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "not UTF-8 text"
-                raise SettingsError(
-                    f"{name}_FILE: cannot read {path} ({reason}): "
-                    f"name a readable file, for example /run/secrets/{field}"
-                ) from error
-        return values
-
-
-class Settings(BaseSettings):
+class Settings(RedisSettings):
     """The deployment's settings, checked once at the start of a process."""
 
     model_config = SettingsConfigDict(
@@ -69,8 +41,7 @@ class Settings(BaseSettings):
     )
 
     EXAMPLES: ClassVar[dict[str, str]] = {
-        "redis_url": "redis://localhost:6379/0",
-        "cache_url": "redis://localhost:6379/1",
+        **RedisSettings.EXAMPLES,
         "celery_timezone": "US/Eastern",
         "database_url": "sqlite:///var/instainstru.db",
         "smtp_url": "smtp://user:password@mail.example:587?tls=starttls or maildir:var/mail",
@@ -78,10 +49,6 @@ class Settings(BaseSettings):
         "public_url": "https://instainstru.example",
     }
 
-    redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
-    """Broker and result backend."""
-    cache_url: SecretStr | None = None
-    """Redis that holds the free slots; that of REDIS_URL where this is not set."""
     celery_timezone: str = "US/Eastern"
     """IANA time zone of the schedule."""
     database_url: SecretStr = SecretStr("sqlite:///var/instainstru.db")
@@ -169,22 +136,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _FileVariants(settings_cls)
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_url(cls, value: SecretStr) -> SecretStr:
-        parts = _split(value, REDIS_SCHEMES, "a Redis URL")
-        database = parts.path.strip("/")
-        if parts.scheme != "redis+socket" and database and not database.isdecimal():
-            raise ValueError("the database after the host is not a number")
-        return value
-
-    @field_validator("cache_url")
-    @classmethod
-    def _cache_url(cls, value: SecretStr | None) -> SecretStr | None:
-        # Compose files pass an unset variable on as an empty one.
-        return cls._redis_url(value) if value and value.get_secret_value() else None
+        return init_settings, env_settings, FileVariants(settings_cls)
 
     @field_validator("celery_timezone")
     @classmethod
@@ -215,7 +167,14 @@ class Settings(BaseSettings):
     @field_validator("smtp_url")
     @classmethod
     def _smtp_url(cls, value: SecretStr) -> SecretStr:
-        _split(value, MAIL_SCHEMES, "a mail URL")
+        try:
+            parts = urlsplit(value.get_secret_value())
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError("not a mail URL: the host or port cannot be read") from error
+        if parts.scheme not in MAIL_SCHEMES:
+            known = ", ".join(sorted(MAIL_SCHEMES))
+            raise ValueError(f"not a mail URL: it must begin with one of {known}")
         return value
 
     @field_validator("mail_from")
@@ -265,17 +224,6 @@ class Settings(BaseSettings):
                 f"{SMTP_WAITS_IN_A_LEASE * self.smtp_timeout_seconds:g}"
             )
         return self
-
-
-def _split(value: SecretStr, schemes: frozenset[str], what: str) -> Any:
-    try:
-        parts = urlsplit(value.get_secret_value())
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError(f"not {what}: the host or port cannot be read") from error
-    if parts.scheme not in schemes:
-        raise ValueError(f"not {what}: it must begin with one of {', '.join(sorted(schemes))}")
-    return parts
 
 
 @cache

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Protocol
-from urllib.parse import parse_qs, urlsplit
 
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from app import db, entropy
+from app.adapters.redis_connection import redis_client
 from app.domain.errors import TransientError
 from app.settings import Settings
 
@@ -220,25 +218,10 @@ class RedisSlotCache:
 @contextmanager
 def slot_cache_from(settings: Settings) -> Iterator[SlotCache]:
     """The cache of these settings; its connections are closed at the end."""
-    url = settings.cache_url or settings.redis_url
-    with redis.Redis.from_url(
-        client_url(url.get_secret_value()),
-        decode_responses=True,
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        # The task is retried as a whole, and later.
-        retry=Retry(NoBackoff(), 0),
+    with redis_client(
+        settings.cache, settings, timeout=TIMEOUT_SECONDS, decode_responses=True
     ) as client:
         yield RedisSlotCache(client)
-
-
-def client_url(url: str) -> str:
-    """A URL as Celery takes it, for redis-py: the two differ in how they write a socket's."""
-    parts = urlsplit(url)
-    if parts.scheme != "redis+socket":
-        return url
-    database = parse_qs(parts.query).get("virtual_host", ["0"])[0].strip("/")
-    return f"unix://{parts.netloc}{parts.path}?db={database or 0}"
 
 
 @contextmanager

@@ -1,10 +1,9 @@
 """The Celery deployment: ``celery -A app.tasks worker`` finds it here."""
 
-from app.tasks import context, exposition, flower, lease, logs, pauses, startup, watchdog
+from app.tasks import context, exposition, lease, logs, pauses, startup, watchdog
 from app.tasks.base import BaseTask
 from app.tasks.celery_app import celery_app
 
-flower.listen_on_loopback()
 logs.connect()
 context.connect()
 startup.connect(celery_app)

@@ -4,11 +4,13 @@ import sys
 from importlib.util import find_spec
 
 from app.settings import SettingsError, load_settings
+from app.tasks import flower
 from app.tasks.celery_config import TASK_MODULES, config
 from app.tasks.typed_app import TypedCelery
 
 try:
     settings = load_settings()
+    flower.configure()
 except SettingsError as error:
     # Raised from here, it would be a traceback; raised later, in on_configure, Celery
     # swallows it and dials a default broker.

@@ -1,11 +1,11 @@
 """Celery's configuration: data, each value with its reason."""
 
-import ssl
 from dataclasses import dataclass
 from typing import Any
 
 from kombu import Queue
 
+from app.adapters.redis_connection import sentinel_options, tls_options
 from app.outbox.schedule import CatchUp
 from app.routing import DEFAULT_QUEUE, MOST_URGENT, QUEUES, queue_for, wire_priority
 from app.settings import Settings
@@ -89,18 +89,18 @@ def route(name: str, *_args: object, **_options: object) -> dict[str, Any]:
 
 def config(settings: Settings) -> dict[str, Any]:
     """Everything that differs from Celery's defaults. Durations are in seconds."""
-    redis_url = settings.redis_url.get_secret_value()
-    tls = {"ssl_cert_reqs": ssl.CERT_REQUIRED} if redis_url.startswith("rediss:") else None
+    broker = settings.broker
+    tls = tls_options(settings) if broker.tls else None
     return {
-        "broker_url": redis_url,
-        # Celery refuses rediss:// without a word on the server's certificate.
+        "broker_url": broker.for_celery(),
         "broker_use_ssl": tls,
         "redis_backend_use_ssl": tls,
         # A worker that starts before Redis waits for it, as one that loses it does.
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": transport_options(settings),
-        "result_backend": redis_url,
+        "result_backend": broker.for_celery(),
+        "result_backend_transport_options": sentinel_options(broker, settings),
         # Results are for a person who looks now; what happened is in the tables.
         "result_expires": 3600,
         # Without these a hung Redis hangs the worker's children.
@@ -161,4 +161,5 @@ def transport_options(settings: Settings) -> dict[str, Any]:
         "socket_keepalive": True,
         # Green pools acknowledge from many greenlets; kombu's 10 connections lose acks.
         "max_connections": 1000,
+        **sentinel_options(settings.broker, settings),
     }

@@ -40,6 +40,12 @@ def test_the_defaults_need_no_environment() -> None:
         ("REDIS_URL", "amqp://localhost", "redis://localhost:6379/0"),
         ("REDIS_URL", "redis://localhost:6379/zero", "redis://localhost:6379/0"),
         ("REDIS_URL", "redis://localhost:port/0", "redis://localhost:6379/0"),
+        ("REDIS_URL", "redis://one;redis://other", "redis://localhost:6379/0"),
+        ("REDIS_URL", "sentinel://one;redis://other", "redis://localhost:6379/0"),
+        ("REDIS_URL", "rediss://host?ssl_cert_reqs=none", "redis://localhost:6379/0"),
+        ("REDIS_TLS_CA", "/nowhere/ca.pem", "/etc/ssl/redis-ca.pem"),
+        ("REDIS_TLS_CA", "/dev/null", "/etc/ssl/redis-ca.pem"),
+        ("REDIS_TLS_CERT", "-----BEGIN CERTIFICATE-----", "/etc/ssl/redis-client.pem"),
         ("CACHE_URL", "memcached://localhost", "redis://localhost:6379/1"),
         ("CELERY_TIMEZONE", "US/Estern", "US/Eastern"),
         ("CELERY_TIMEZONE", "/etc/localtime", "US/Eastern"),
@@ -71,6 +77,40 @@ def test_a_wrong_value_is_one_line_with_the_variable_and_an_example(
 def test_an_empty_cache_url_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CACHE_URL", "")
     assert load_settings().cache_url is None
+
+
+def test_what_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REDIS_PASSWORD", "REDIS_SENTINEL_PASSWORD", "REDIS_TLS_CA", "REDIS_TLS_CERT"):
+        monkeypatch.setenv(name, "")
+    settings = load_settings()
+    assert settings.redis_password is settings.redis_tls_ca is None
+    assert settings.broker.for_celery() == "redis://localhost:6379/0"
+
+
+def test_a_password_from_a_file_is_that_of_the_urls_that_have_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    secret = tmp_path / "redis_password"
+    secret.write_text("p@ss/word\n")
+    monkeypatch.setenv("REDIS_PASSWORD_FILE", str(secret))
+    monkeypatch.setenv("REDIS_URL", "redis://broker.example")
+    monkeypatch.setenv("CACHE_URL", "redis://:own@cache.example/1")
+    settings = load_settings()
+    assert settings.broker.for_celery() == "redis://:p%40ss%2Fword@broker.example:6379/0"
+    assert settings.cache.password == "own"
+
+
+def test_the_slots_are_on_the_broker_where_nothing_else_is_said() -> None:
+    assert load_settings().cache == load_settings().broker
+
+
+def test_a_key_without_its_certificate_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    key = tmp_path / "client.key"
+    key.write_text("-----BEGIN PRIVATE KEY-----\n")
+    line = error(monkeypatch, REDIS_TLS_KEY=str(key))
+    assert line.startswith("REDIS_TLS_CERT: must be set where REDIS_TLS_KEY is")
 
 
 def test_no_error_repeats_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:

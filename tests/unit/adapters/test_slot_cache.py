@@ -8,7 +8,6 @@ from app import db
 from app.adapters.slot_cache import (
     ENTRY_TTL,
     CachedSlots,
-    client_url,
     decode,
     encode,
     slot_cache_from,
@@ -41,19 +40,6 @@ def test_what_is_read_is_what_was_written() -> None:
 
 def test_an_entry_outlives_a_full_refresh_that_fails() -> None:
     assert 2 * FULL_EVERY + timedelta(minutes=5) < ENTRY_TTL
-
-
-@pytest.mark.parametrize(
-    ("celerys", "ours"),
-    [
-        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
-        ("rediss://:secret@cache.example/2", "rediss://:secret@cache.example/2"),
-        ("redis+socket:///run/redis.sock", "unix:///run/redis.sock?db=0"),
-        ("redis+socket:///run/redis.sock?virtual_host=/3", "unix:///run/redis.sock?db=3"),
-    ],
-)
-def test_a_url_as_celery_takes_it_is_understood(celerys: str, ours: str) -> None:
-    assert client_url(celerys) == ours
 
 
 def test_the_cache_is_not_asked_inside_a_transaction(database: Engine) -> None:

@@ -1,0 +1,90 @@
+"""How this deployment reaches a Redis: straight, encrypted, or by way of sentinels."""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from app.redis_settings import RedisSettings
+from app.redis_url import RedisUrl
+
+SENTINEL_TIMEOUT_SECONDS = 1.0
+"""Of every wait on one sentinel; then the next one is asked. They answer from memory."""
+
+
+@contextmanager
+def redis_client(
+    url: RedisUrl, settings: RedisSettings, *, timeout: float, **options: Any
+) -> Iterator[redis.Redis]:
+    """A client of the Redis that ``url`` leads to now; closed at the end.
+
+    ``timeout`` is in seconds and bounds each wait. Nothing is tried a second time: whoever
+    asks knows better when. ``options`` are redis-py's own.
+    """
+    given = {
+        "db": url.database,
+        "username": url.username,
+        "password": url.password,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        **({"ssl": True, **tls_options(settings)} if url.tls else {}),
+        **options,
+    }
+    if url.by_sentinel:
+        with (
+            sentinels(url, settings) as known,
+            known.master_for(settings.redis_sentinel_master, **given) as client,  # type: ignore[no-untyped-call]
+        ):
+            yield client
+    elif url.path:
+        with redis.Redis(unix_socket_path=url.path, **given) as client:
+            yield client
+    else:
+        ((host, port),) = url.addresses
+        with redis.Redis(host, port, **given) as client:
+            yield client
+
+
+@contextmanager
+def sentinels(url: RedisUrl, settings: RedisSettings) -> Iterator[Sentinel]:
+    """Clients of the sentinels themselves; closed at the end."""
+    options = sentinel_options(url, settings)["sentinel_kwargs"]
+    with Sentinel(list(url.addresses), sentinel_kwargs=options) as known:  # type: ignore[no-untyped-call]
+        yield known
+
+
+def tls_options(settings: RedisSettings) -> dict[str, Any]:
+    """What redis-py and kombu must know of TLS. The server's certificate is always checked."""
+    options = {
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        "ssl_check_hostname": True,
+        "ssl_ca_certs": settings.redis_tls_ca,
+        "ssl_certfile": settings.redis_tls_cert,
+        "ssl_keyfile": settings.redis_tls_key,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def sentinel_options(url: RedisUrl, settings: RedisSettings) -> dict[str, Any]:
+    """What kombu and Celery's result backend must know of sentinels; empty without any."""
+    if not url.by_sentinel:
+        return {}
+    password = settings.redis_sentinel_password
+    options = {
+        "password": password.get_secret_value() if password is not None else None,
+        "socket_timeout": SENTINEL_TIMEOUT_SECONDS,
+        "socket_connect_timeout": SENTINEL_TIMEOUT_SECONDS,
+        # redis-py would ask a dead one ten times before it asks the next.
+        "retry": Retry(NoBackoff(), 0),
+        **({"ssl": True, **tls_options(settings)} if url.tls else {}),
+    }
+    return {
+        "master_name": settings.redis_sentinel_master,
+        "sentinel_kwargs": {name: value for name, value in options.items() if value is not None},
+    }
