@@ -9,7 +9,9 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.exceptions import WorkerShutdown
+from celery.utils.threads import bound_open_broker_sockets  # type: ignore[attr-defined]
 from celery.worker.consumer import Consumer
+from kombu.common import ignore_errors
 from vine import promise
 
 from app import clock, db, entropy
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 EXIT_STATUS = 2
 """Of a worker that must not go on."""
+LAST_ANSWER_SECONDS = 5.0
+"""A connection that seems lost is listened to for so long before it is closed."""
 RECORD_AGAIN_SECONDS = 5.0
 """A message whose dead letter could not be written is held, and tried again after this."""
 
@@ -58,6 +62,21 @@ class OutboxConsumer(Consumer):
             logger.critical("%s", error)
             raise WorkerShutdown(EXIT_STATUS) from None
         return connection
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Let go of a lost connection in such a way that the worker can make another.
+
+        kombu's ``Channel.close`` fails where the channel waits for an answer of the lost
+        connection, and does its work when it is called again. Celery's second call comes
+        when the channel knows no address any more: that raises AttributeError, and so would
+        the acknowledgement of each task that still runs. Either ends the worker.
+        """
+        connection: Any = self.connection
+        if connection is not None:
+            bound_open_broker_sockets(connection, LAST_ANSWER_SECONDS)
+            for channel in tuple(connection.transport.channels):
+                ignore_errors(connection, channel.close)
+        super().on_connection_error_after_connected(exc)
 
     @cached_property
     def _broker(self) -> RedisBroker:
