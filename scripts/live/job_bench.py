@@ -16,11 +16,20 @@ from app import db, outbox, schema
 from app.models import OutboxEntry, OutboxState
 from app.settings import load_settings
 from app.tasks.broker import RedisBroker
+from app.tasks.celery_config import config
 from scripts.live import jobs
 from scripts.live.deployment import Deployment
 
 POLL_SECONDS = 0.1
-SETTINGS = ("REDIS_URL", "DATABASE_URL", "SMTP_URL")
+SETTINGS = (
+    *("REDIS_URL", "REDIS_PASSWORD", "REDIS_SENTINEL_MASTER", "REDIS_SENTINEL_PASSWORD"),
+    *("REDIS_TLS_CA", "DATABASE_URL", "SMTP_URL"),
+)
+CONNECTION = (
+    *("broker_url", "broker_read_url", "broker_write_url", "broker_use_ssl"),
+    *("broker_transport_options", "result_backend_transport_options"),
+)
+"""What Celery's configuration says of the way to Redis."""
 
 
 class JobBench:
@@ -90,12 +99,14 @@ def job_bench(live: Deployment) -> Iterator[JobBench]:
     """Point this process at ``live``, and its processes at the jobs; undone at the end."""
     live.app = "scripts.live.jobs"
     environment = {name: os.environ.get(name) for name in SETTINGS}
-    os.environ.update({name: live.environment[name] for name in SETTINGS})
+    given = {name: live.environment[name] for name in SETTINGS if name in live.environment}
+    os.environ.update(given)
     load_settings.cache_clear()
     conf = jobs.celery_app.conf
-    urls = ("broker_url", "broker_read_url", "broker_write_url")
-    urls_before = {name: conf[name] for name in urls}
-    conf.update(dict.fromkeys(urls, live.redis_url))
+    conf_before = {name: conf[name] for name in CONNECTION}
+    url = load_settings().broker.for_celery()
+    conf_now = {**config(load_settings()), "broker_read_url": url, "broker_write_url": url}
+    conf.update({name: conf_now[name] for name in CONNECTION})
     _forget_connections()
     engine_before = db.use(None)
     broker_before = outbox.attach(
@@ -107,14 +118,14 @@ def job_bench(live: Deployment) -> Iterator[JobBench]:
         yield JobBench(live)
     finally:
         outbox.attach(broker_before)
-        conf.update(urls_before)
+        conf.update(conf_before)
         _forget_connections()
         made = db.use(engine_before)
         if made is not None:
             made.dispose()
         for name, value in environment.items():
             if value is None:
-                os.environ.pop(name)
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value
         load_settings.cache_clear()

@@ -9,14 +9,16 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from scripts.live.certificates import Certificates
 from scripts.live.ports import HOST, free_port
 from scripts.live.processes import POLL, Process
 
@@ -67,6 +69,27 @@ def version(server: Path) -> tuple[int, ...]:
     return tuple(map(int, found.groups())) if found else ()
 
 
+def speaks_tls(server: Path) -> bool:
+    """Whether this server was built with TLS."""
+    # The port is impossible: where TLS is known, that is what it complains of.
+    answer = subprocess.run(
+        [server, "--port", "0", "--tls-port", "-1"],
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT,
+    )
+    return "between 0 and 65535" in answer.stdout + answer.stderr
+
+
+def tls_directives(tls: Certificates) -> tuple[str, ...]:
+    """Options of a server or sentinel that speaks only TLS, also with its peers."""
+    files = ("--tls-ca-cert-file", tls.ca, "--tls-cert-file", tls.certificate)
+    return (
+        *("--port", "0", "--tls-auth-clients", "no", "--tls-replication", "yes"),
+        *map(str, (*files, "--tls-key-file", tls.key)),
+    )
+
+
 class RedisServer:
     """A context in which a server answers on ``url``, a port of 127.0.0.1.
 
@@ -82,20 +105,33 @@ class RedisServer:
         port: int | None = None,
         persistence: Persistence = "none",
         folder: Path | None = None,
+        password: str | None = None,
+        tls: Certificates | None = None,
+        options: Sequence[str] = (),
     ) -> None:
-        """Without ``port`` a free one; without ``folder`` a temporary one for data and log."""
+        """Without ``port`` a free one; without ``folder`` a temporary one for data and log.
+
+        With ``tls`` it speaks nothing else, to whoever asks: clients need no certificate.
+        ``options`` are the server's own.
+        """
         self.folder = folder or Path(tempfile.mkdtemp(prefix="redis-"))
         self._temporary = folder is None
         self.port = port or free_port()
         self.persistence: Persistence = persistence
         self._data = self.folder / "data"
         self._clients: list[redis.Redis] = []
+        self._password = password
+        self._tls = tls
+        port_option = "--port" if tls is None else "--tls-port"
         self.process = Process(
             [
-                *(find_server(), "--bind", HOST, "--port", str(self.port)),
+                *(find_server(), "--bind", HOST, port_option, str(self.port)),
+                *([] if tls is None else tls_directives(tls)),
+                *([] if password is None else ("--requirepass", password)),
                 *("--dir", self._data, "--save", ""),
                 *("--appendonly", "yes" if persistence == "aof" else "no"),
                 *("--appendfsync", "everysec", "--daemonize", "no"),
+                *options,
             ],
             log=self.folder / "redis.log",
             name="redis",
@@ -103,8 +139,8 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """``redis://127.0.0.1:PORT/0``."""
-        return f"redis://{HOST}:{self.port}/0"
+        """``redis://127.0.0.1:PORT/0``, or ``rediss://``; without the password."""
+        return f"redis{'' if self._tls is None else 's'}://{HOST}:{self.port}/0"
 
     def __enter__(self) -> Self:
         try:
@@ -146,7 +182,7 @@ class RedisServer:
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
-        with redis.Redis(host=HOST, port=self.port, socket_timeout=1, retry=NO_RETRY) as client:
+        with self._connected(socket_timeout=1) as client:
             while True:
                 try:
                     # Somebody else's server on this port would answer a PING as well.
@@ -181,16 +217,21 @@ class RedisServer:
 
         It retries nothing: who asks during an outage hears of it at once.
         """
-        client = redis.Redis(
-            host=HOST,
-            port=self.port,
-            db=database,
-            decode_responses=True,
-            socket_timeout=CLIENT_TIMEOUT,
-            retry=NO_RETRY,
-        )
+        client = self._connected(db=database, socket_timeout=CLIENT_TIMEOUT, decode_responses=True)
         self._clients.append(client)
         return client
+
+    def _connected(self, **options: Any) -> redis.Redis:
+        encrypted = self._tls is not None
+        return redis.Redis(
+            host=HOST,
+            port=self.port,
+            password=self._password,
+            ssl=encrypted,
+            ssl_ca_certs=str(self._tls.ca) if self._tls is not None else None,
+            retry=NO_RETRY,
+            **options,
+        )
 
     def logs(self) -> dict[str, str]:
         """Its log by name, all starts of it."""
