@@ -8,7 +8,7 @@ from typing import Any
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from app.redis_settings import RedisSettings
 from app.redis_url import RedisUrl
@@ -88,3 +88,8 @@ def sentinel_options(url: RedisUrl, settings: RedisSettings) -> dict[str, Any]:
         "master_name": settings.redis_sentinel_master,
         "sentinel_kwargs": {name: value for name, value in options.items() if value is not None},
     }
+
+
+def reason(error: BaseException) -> str:
+    """What an error of redis-py says, without the sentinels' whole configuration."""
+    return str(error).partition(" : <")[0] if isinstance(error, MasterNotFoundError) else str(error)

@@ -12,7 +12,7 @@ import redis
 from redis.exceptions import RedisError
 
 from app import db, entropy
-from app.adapters.redis_connection import redis_client
+from app.adapters.redis_connection import reason, redis_client
 from app.domain.errors import TransientError
 from app.settings import Settings
 
@@ -230,4 +230,4 @@ def _answers() -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        raise CacheUnavailableError(f"Redis: {error}") from error
+        raise CacheUnavailableError(f"Redis: {reason(error)}") from error

@@ -13,6 +13,7 @@ from kombu.pools import ProducerPool
 from redis.exceptions import RedisError
 
 from app import trace
+from app.adapters.redis_connection import reason
 from app.outbox.broker import (
     DUE_INSTANT_HEADER,
     PUBLISHED_AT_HEADER,
@@ -129,7 +130,8 @@ class RedisBroker:
             with self._producers().acquire(block=True, timeout=self._timeout) as producer:
                 yield producer
         except (OperationalError, LimitExceeded, RedisError, OSError) as error:
-            raise BrokerUnavailableError(f"Redis: {error}") from error
+            cause = error.__cause__ if isinstance(error, OperationalError) else error
+            raise BrokerUnavailableError(f"Redis: {reason(cause or error)}") from error
 
     def _producers(self) -> Any:
         # A forked child must not talk on its parent's sockets.

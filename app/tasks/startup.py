@@ -5,11 +5,11 @@ from typing import Any, NoReturn
 
 from celery import Celery, signals
 from celery.apps.beat import Beat
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from app import clock, db, outbox, schema
 from app.adapters.mailer import MailerNotReadyError
 from app.adapters.mailers import mailer_from
+from app.adapters.redis_refusal import refusal
 from app.outbox import BrokerUnavailableError, guard
 from app.settings import SettingsError, load_settings
 from app.tasks import timetable
@@ -103,19 +103,10 @@ def _check_redis(broker: RedisBroker) -> None:
     try:
         broker.now()
     except BrokerUnavailableError as error:
-        cause = _redis_error(error)
-        # A wrong password is a ConnectionError for redis-py.
-        if isinstance(cause, ResponseError | AuthenticationError):
-            raise CannotStartError(
-                f"REDIS_URL: Redis refuses: {cause}: check the password and the database number, "
-                "for example REDIS_URL=redis://:password@localhost:6379/0"
-            ) from error
-
-
-def _redis_error(error: BaseException | None) -> BaseException | None:
-    while error is not None and not isinstance(error, RedisError):
-        error = error.__cause__ or error.__context__
-    return error
+        settings = load_settings()
+        why = refusal(settings.broker, settings, error)
+        if why is not None:
+            raise CannotStartError(why) from error
 
 
 def check_clock(broker: RedisBroker) -> None:

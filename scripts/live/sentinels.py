@@ -117,7 +117,7 @@ class SentinelledRedis:
         def promoted() -> bool:
             try:
                 master = self.master
-                return master is not lost and master.client().role()[0] == "master"
+                return master is not lost and bool(master.client().role()[0] == "master")
             except redis.RedisError:
                 return False
 
@@ -132,7 +132,7 @@ class SentinelledRedis:
                 state = server.client().info("replication")
             except redis.RedisError:
                 return False
-            return state["role"] == "slave" and state["master_link_status"] == "up"
+            return (state["role"], state.get("master_link_status")) == ("slave", "up")
 
         self._wait_until(follows, FAILOVER_TIMEOUT)
 
@@ -163,14 +163,15 @@ class SentinelledRedis:
                 )
             )
         )
-        own = ("--port", str(port))
+        own: tuple[str, ...] = ("--port", str(port))
         if self._tls is not None:
             own = ("--tls-port", str(port), *tls_directives(self._tls))
+        server = str(find_server())
         self._processes.start(
             Process(
                 [
-                    *(find_server(), configuration, "--sentinel", "--bind", HOST, *own),
-                    *("--dir", folder, "--daemonize", "no"),
+                    *(server, str(configuration), "--sentinel", "--bind", HOST, *own),
+                    *("--dir", str(folder), "--daemonize", "no"),
                 ],
                 log=folder / "sentinel.log",
                 name=f"sentinel-{port}",

@@ -1,0 +1,73 @@
+"""What is wrong with the way to Redis is said in one line; what may pass is waited for."""
+
+from typing import Any
+
+import pytest
+
+from app.adapters.redis_refusal import refusal
+from app.outbox import BrokerUnavailableError
+from app.settings import Settings
+from app.tasks.broker import RedisBroker
+from app.tasks.celery_config import config
+from app.tasks.typed_app import TypedCelery
+from scripts.live.certificates import Certificates
+from scripts.live.redis_server import RedisServer
+from scripts.live.sentinels import SentinelledRedis
+
+
+def said(**values: Any) -> str | None:
+    """What a worker with these settings would end with."""
+    settings = Settings(**values)
+    app = TypedCelery("asking")
+    app.conf.update(config(settings))
+    broker = RedisBroker(app, timeout=2)
+    try:
+        with pytest.raises(BrokerUnavailableError) as raised:
+            broker.now()
+        assert "\n" not in str(raised.value)
+        assert " object " not in str(raised.value)
+        return refusal(settings.broker, settings, raised.value)
+    finally:
+        broker.close()
+
+
+def test_sentinels_that_would_never_let_us_in_are_told_from_a_master_that_is_away(
+    sentinelled: SentinelledRedis,
+) -> None:
+    given = {name.lower(): value for name, value in sentinelled.environment.items()}
+    given["redis_url"] = sentinelled.url
+    wrong = {
+        "redis_sentinel_master": "REDIS_SENTINEL_MASTER: the sentinels know no 'wrong', for "
+        "example REDIS_SENTINEL_MASTER=mymaster",
+        "redis_sentinel_password": "REDIS_SENTINEL_PASSWORD: a sentinel refuses: ",
+        "redis_password": "REDIS_URL: Redis refuses: ",
+    }
+    for name, line in wrong.items():
+        assert str(said(**{**given, name: "wrong"})).startswith(line)
+    port = sentinelled.ports[0]
+    encrypted = sentinelled.url.replace("sentinel:", "sentinels:")
+    assert said(**{**given, "redis_url": encrypted}) == (
+        f"REDIS_URL: 127.0.0.1:{port} speaks no TLS, "
+        f"for example REDIS_URL=sentinel://127.0.0.1:{port}"
+    )
+    sentinelled.master.pause()
+    assert said(**given) is None
+
+
+def test_a_server_that_speaks_no_tls_and_one_that_is_away(own_redis: RedisServer) -> None:
+    where = f"127.0.0.1:{own_redis.port}"
+    assert said(redis_url=f"rediss://{where}") == (
+        f"REDIS_URL: {where} speaks no TLS, for example REDIS_URL=redis://{where}"
+    )
+    own_redis.stop()
+    assert said(redis_url=f"rediss://{where}") is None
+
+
+def test_a_certificate_for_another_host_is_not_taken(
+    encrypted_redis: RedisServer, authority: Certificates
+) -> None:
+    """localhost is 127.0.0.1, but the certificate does not say so."""
+    line = said(
+        redis_url=f"rediss://localhost:{encrypted_redis.port}", redis_tls_ca=str(authority.ca)
+    )
+    assert "not valid for 'localhost'" in str(line)
