@@ -110,6 +110,12 @@ class SentinelledRedis:
             _, port = known.discover_master(MASTER)
         return next(server for server in self.servers if server.port == port)
 
+    @property
+    def replica(self) -> RedisServer:
+        """The server that would be promoted now."""
+        master = self.master
+        return next(server for server in self.servers if server is not master)
+
     def wait_for_failover(self, lost: RedisServer) -> float:
         """Wait until another than ``lost`` is the master; returns the seconds it took."""
         started = time.monotonic()

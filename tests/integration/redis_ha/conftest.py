@@ -14,7 +14,11 @@ from scripts.live.sentinels import SentinelledRedis
 
 ShowLogs = Callable[[Callable[[], Mapping[str, str]]], None]
 
-SHORT_LEASE = {"VISIBILITY_TIMEOUT_SECONDS": "6", "LEASE_INTERVAL_SECONDS": "1"}
+SOON_AGAIN = {
+    "VISIBILITY_TIMEOUT_SECONDS": "6",
+    "LEASE_INTERVAL_SECONDS": "1",
+    "RESEND_MARGIN_SECONDS": "5",
+}
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def sentinelled_bench(
     sentinelled: SentinelledRedis, tmp_path: Path, show_logs: ShowLogs
 ) -> Iterator[JobBench]:
     """A bench whose deployment knows the sentinels alone."""
-    environment = {**sentinelled.environment, **SHORT_LEASE}
+    environment = {**sentinelled.environment, **SOON_AGAIN}
     with Deployment(
         redis_url=sentinelled.url, folder=tmp_path / "live", environment=environment
     ) as live:
