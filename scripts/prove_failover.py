@@ -63,7 +63,7 @@ def _round(
     how = WAYS[number % len(WAYS)]
     lost, replica = redis.master, redis.replica
     if how == "behind":
-        replica.pause()
+        redis.cut_off_replica()
     bench.enqueue_many("effect", later - half, first=half)
     if how == "hung":
         lost.pause()

@@ -116,6 +116,14 @@ class SentinelledRedis:
         master = self.master
         return next(server for server in self.servers if server is not master)
 
+    def cut_off_replica(self) -> RedisServer:
+        """Stop the replica, which hears nothing of the master's writes until it is resumed."""
+        master, replica = self.master, self.replica
+        replica.pause()
+        # Else the kernel would go on taking them for it.
+        master.client().client_kill_filter(_type="replica")
+        return replica
+
     def wait_for_failover(self, lost: RedisServer) -> float:
         """Wait until another than ``lost`` is the master; returns the seconds it took."""
         started = time.monotonic()

@@ -25,8 +25,7 @@ def test_what_a_killed_master_had_not_passed_on_is_sent_again(
     bench.live.start_beat()
     bench.enqueue_many("effect", COUNT // 2)
     bench.wait_for_effects(COUNT // 10, timeout=30)
-    lost, replica = sentinelled.master, sentinelled.replica
-    replica.pause()
+    lost, replica = sentinelled.master, sentinelled.cut_off_replica()
     bench.enqueue_many("effect", COUNT // 2, first=COUNT // 2)
     lost.kill()
     replica.resume()
