@@ -26,6 +26,8 @@ from app.routing import MOST_URGENT
 
 POOL_LIMIT = 10
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NOT_OURS = (ValueError, LookupError, TypeError, RecursionError)
+"""What reading raises of an item in a list that no publisher of ours wrote."""
 
 
 class RedisBroker:
@@ -160,7 +162,7 @@ def _depth(answers: Sequence[Any]) -> QueueDepth:
 def _task_id(held: bytes) -> str | None:
     try:
         task_id = json.loads(held)[0]["headers"]["id"]
-    except (ValueError, LookupError, TypeError):
+    except NOT_OURS:
         return None
     return task_id if isinstance(task_id, str) else None
 
@@ -170,6 +172,6 @@ def _stamp(raw: bytes | None) -> datetime | NoStamp:
         return NoStamp.EMPTY
     try:
         stamp = datetime.fromisoformat(json.loads(raw)["headers"][PUBLISHED_AT_HEADER])
-    except (ValueError, LookupError, TypeError):
+    except NOT_OURS:
         return NoStamp.FOREIGN
     return stamp if stamp.tzinfo is not None else NoStamp.FOREIGN

@@ -18,6 +18,8 @@ from tests.taskless_app import taskless_app
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 TIMEOUT_SECONDS = 1.0
+TOO_DEEP = b"[" * 10_000 + b"]" * 10_000
+"""For Python's reader of JSON."""
 
 
 @pytest.fixture
@@ -69,11 +71,14 @@ def test_a_message_carries_the_due_instant_to_its_task(broker: RedisBroker, app:
     assert received.headers[DUE_INSTANT_HEADER] == NOON.isoformat()
 
 
-def test_what_is_no_message_at_all_tells_nothing(broker: RedisBroker, broker_url: str) -> None:
+@pytest.mark.parametrize("item", [b"not json", TOO_DEEP], ids=["not JSON", "too deep"])
+def test_what_is_no_message_at_all_tells_nothing(
+    item: bytes, broker: RedisBroker, broker_url: str
+) -> None:
     broker.push([message(1)])
     with redis.Redis.from_url(broker_url) as client:
         (key,) = client.keys("email*")
-        client.rpush(key, b"not json")
+        client.rpush(key, item)
     assert broker.oldest([("email", 4)]) == [NoStamp.FOREIGN]
 
 
@@ -117,7 +122,8 @@ def test_held_are_the_ids_that_a_consumer_has_not_acknowledged(
 def test_what_is_no_message_is_held_by_nobody(broker: RedisBroker, broker_url: str) -> None:
     broker.now()
     with redis.Redis.from_url(broker_url) as client:
-        for number, value in enumerate((b"not json", b"[{}]", b"[]", b'[{"headers": {"id": 7}}]')):
+        values = (b"not json", TOO_DEEP, b"[{}]", b"[]", b'[{"headers": {"id": 7}}]')
+        for number, value in enumerate(values):
             client.hset("unacked", f"tag-{number}", value)
     assert broker.held() == set()
 
