@@ -12,6 +12,7 @@ from celery.exceptions import WorkerShutdown
 from celery.utils.threads import bound_open_broker_sockets  # type: ignore[attr-defined]
 from celery.worker.consumer import Consumer
 from kombu.common import ignore_errors
+from redis import Redis
 from vine import promise
 
 from app import clock, db, entropy
@@ -19,7 +20,7 @@ from app.domain.backoff import backoff_delay
 from app.outbox import guard
 from app.outbox.guard import Delivery
 from app.settings import load_settings
-from app.tasks import messages
+from app.tasks import envelopes, messages
 from app.tasks.base import BaseTask
 from app.tasks.broker import RedisBroker
 from app.tasks.startup import CannotStartError, check_clock
@@ -61,6 +62,9 @@ class OutboxConsumer(Consumer):
         except CannotStartError as error:
             logger.critical("%s", error)
             raise WorkerShutdown(EXIT_STATUS) from None
+        client = getattr(connection.default_channel, "client", None)
+        if isinstance(client, Redis):
+            envelopes.refuse_faulty_items(client, self._refuse_item)
         return connection
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
@@ -95,7 +99,7 @@ class OutboxConsumer(Consumer):
                 raise
             except messages.FaultyMessageError as error:
                 self._refuse(message, str(error))
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            except Exception as error:
                 # What the check does not foresee. It must not end the worker: it would be
                 # redelivered to the next one. The error's text may quote the message.
                 where = extract_tb(error.__traceback__)[-1]
@@ -131,11 +135,12 @@ class OutboxConsumer(Consumer):
 
         self._record(message, delivery, f"unknown task {delivery.task}", record)
 
-    def _refuse(self, message: Any, why: str) -> None:
-        def record(session: Any, delivery: Delivery) -> bool:
-            return guard.refuse(session, delivery, error=f"refused: {why}", now=clock.utcnow())
+    def _refuse_item(self, item: bytes, why: str) -> None:
+        self.taken += 1
+        self._record(None, envelopes.delivery_of(item), why, _dead(why))
 
-        self._record(message, messages.delivery_of(message), why, record)
+    def _refuse(self, message: Any, why: str) -> None:
+        self._record(message, messages.delivery_of(message), why, _dead(why))
 
     def _record(
         self, message: Any, delivery: Delivery, why: str, record: Callable[[Any, Delivery], bool]
@@ -153,6 +158,15 @@ class OutboxConsumer(Consumer):
             logger.exception("dropped, its dead letter cannot be written: %s", delivery.id)
         else:
             logger.error("refused %s[%s]: %s", delivery.task, delivery.id, why)
+        if message is None:
+            return  # it was never a message that could be acknowledged
         if not message.acknowledged:
             message.ack_log_error(logger, self.connection_errors)
         signals.task_rejected.send(sender=self, message=message, exc=None)
+
+
+def _dead(why: str) -> Callable[[Any, Delivery], bool]:
+    def record(session: Any, delivery: Delivery) -> bool:
+        return guard.refuse(session, delivery, error=f"refused: {why}", now=clock.utcnow())
+
+    return record

@@ -1,8 +1,10 @@
 """What a worker can tell of a message before any task sees it."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from celery.app.task import Context
 from celery.utils.time import maybe_iso8601, maybe_make_aware, timezone
 from kombu.asynchronous.timer import to_timestamp
 
@@ -14,6 +16,13 @@ from app.outbox.ids import uuid7
 NO_TASK = "(no task name)"
 LONGEST_NAME = 255
 """Of an id or a task's name, in an outbox entry."""
+DEEPEST = 64
+"""Lists and objects inside each other. Python reads more, and fails with them elsewhere."""
+MOST_RETRIES = 1_000_000
+LONGEST_LIMIT = 10.0**9
+"""Seconds."""
+
+_METHODS = frozenset(name for name in dir(Context) if callable(getattr(Context, name)))
 
 _UNREADABLE = object()
 
@@ -36,6 +45,11 @@ def check(message: Any) -> None:
             f"the body cannot be decoded ({kind}): {_shown(message)}"
         ) from error
     headers = message.headers
+    if is_nested_too_deep(payload, brackets=_brackets(message.body)):
+        raise FaultyMessageError(f"the body is nested too deep: {_shown(message)}")
+    if not _METHODS.isdisjoint(headers):
+        # A request takes headers for its attributes.
+        raise FaultyMessageError("a header has the name of a method")
     if "task" in headers:
         fields = headers
         if isinstance(payload, Mapping) and "args" in payload:
@@ -56,6 +70,8 @@ def check(message: Any) -> None:
             f"its arguments are no list and object but {type(args).__name__} and "
             f"{type(kwargs).__name__}: {_shown(message)}"
         )
+    if _says_not_a_number(message.body) and not _can_be_kept([args, kwargs], message.body):
+        raise FaultyMessageError(f"its arguments are no JSON (RFC 8259): {_shown(message)}")
     _check_fields(fields)
 
 
@@ -74,31 +90,35 @@ def delivery_of(message: Any) -> Delivery:
     args, kwargs = (
         parts[:2] if isinstance(parts, list | tuple) and len(parts) >= 2 else (None, None)
     )
-    task, retries = _name(fields.get("task")), fields.get("retries")
-    if task is None or not (isinstance(args, list | tuple) and isinstance(kwargs, Mapping)):
+    task, retries = name_or_none(fields.get("task")), fields.get("retries")
+    whole = isinstance(args, list | tuple) and isinstance(kwargs, Mapping)
+    if task is None or not whole or not _can_be_kept([args, kwargs], message.body):
         args, kwargs = (), {"unreadable_body": _shown(message)}
     return Delivery(
-        id=_name(fields.get("id")) or uuid7(clock.utcnow(), entropy.rng()),
+        id=name_or_none(fields.get("id")) or uuid7(clock.utcnow(), entropy.rng()),
         task=task or NO_TASK,
         args=list(args),
         kwargs=dict(kwargs),
         from_outbox=PUBLISHED_AT_HEADER in headers,
-        tries=retries if isinstance(retries, int) and retries >= 0 else 0,
+        tries=retries if isinstance(retries, int) and 0 <= retries <= MOST_RETRIES else 0,
     )
 
 
 def _check_fields(fields: Mapping[str, Any]) -> None:
     for name in ("id", "task"):
-        if _name(fields.get(name)) is None:
+        if name_or_none(fields.get(name)) is None:
             raise FaultyMessageError(f"its {name} is no text of 1 to {LONGEST_NAME} signs")
     retries = fields.get("retries")
-    if not (retries is None or (isinstance(retries, int) and retries >= 0)):
-        raise FaultyMessageError("its number of retries is none")
+    if not (retries is None or (isinstance(retries, int) and 0 <= retries <= MOST_RETRIES)):
+        raise FaultyMessageError(f"its number of retries is none from 0 to {MOST_RETRIES:,}")
     limits = fields.get("timelimit") or (None, None)
     if not (isinstance(limits, list | tuple) and len(limits) == 2) or not all(
-        isinstance(limit, int | float | None) for limit in limits
+        limit is None or (isinstance(limit, int | float) and 0 <= limit <= LONGEST_LIMIT)
+        for limit in limits
     ):
         raise FaultyMessageError("its time limits are no pair of numbers")
+    if fields.get("shadow") and name_or_none(fields["shadow"]) is None:
+        raise FaultyMessageError("the name that it is to be shown by is none")
     for name in ("eta", "expires"):
         if fields.get(name) is not None and not _is_instant(fields[name]):
             raise FaultyMessageError(f"its {name} is no instant")
@@ -114,9 +134,50 @@ def _is_instant(text: Any) -> bool:
     return True
 
 
-def _name(text: Any) -> str | None:
+def name_or_none(text: Any) -> str | None:
+    """``text`` if an outbox entry and a log line can have it as an id or a task's name."""
     fits = isinstance(text, str) and text.isprintable() and 0 < len(text) <= LONGEST_NAME
     return text if fits else None
+
+
+def is_nested_too_deep(value: Any, *, brackets: int) -> bool:
+    """Whether ``value`` is nested deeper than ``DEEPEST``; its text has so many ``brackets``."""
+    if brackets <= DEEPEST:
+        return False  # nearly every message
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        children = (
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, Mapping) else parent)
+        )
+        level = [child for child in children if isinstance(child, list | tuple | Mapping)]
+        if not level:
+            return False
+    return True
+
+
+def _brackets(body: Any) -> int:
+    if isinstance(body, str):
+        return body.count("[") + body.count("{")
+    return body.count(b"[") + body.count(b"{") if isinstance(body, bytes) else 0
+
+
+def _says_not_a_number(body: Any) -> bool:
+    data = body.encode() if isinstance(body, str) else body
+    return b"NaN" in data or b"Infinity" in data
+
+
+def _can_be_kept(value: Any, body: Any) -> bool:
+    """Whether a JSON column takes it: PostgreSQL knows no NaN, and no text with a NUL."""
+    if is_nested_too_deep(value, brackets=_brackets(body)):
+        return False
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (TypeError, ValueError):
+        return False
+    return "\\u0000" not in text
 
 
 def _payload(message: Any) -> Any:
@@ -131,6 +192,6 @@ def _shown(message: Any) -> str:
     payload = _payload(message)
     size = len(message.body) if isinstance(message.body, str | bytes) else 0
     if payload is _UNREADABLE:
-        return f"{size} bytes of {_name(message.content_type) or 'an unknown type'}"
+        return f"{size} bytes of {name_or_none(message.content_type) or 'an unknown type'}"
     length = f" of {len(payload)}" if isinstance(payload, list | tuple | Mapping) else ""
     return f"{type(payload).__name__}{length}, {size} bytes"

@@ -82,7 +82,6 @@ BROKEN = {
 """What is wrong with a message; its arguments are right."""
 
 KEEPS_ARGUMENTS = (
-    "compressed, but not",
     "an ETA that is none",
     "an ETA that no clock shows",
     "time limits that are none",

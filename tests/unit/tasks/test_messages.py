@@ -57,6 +57,18 @@ FAULTY = {
     "an id that no database takes": a_message(id="\ud800"),
     "retries that are no number": a_message(retries="many"),
     "retries below zero": a_message(retries=-1),
+    "retries beyond the database's numbers": a_message(retries=2**31),
+    "a name to show that fakes a log line": a_message(shadow="x\n2026-01-01 all is well"),
+    "a name to show that is none": a_message(shadow=[SECRET]),
+    "a header that hides a method of the request": a_message(get=SECRET),
+    "nested deeper than a child process decodes": a_message(
+        raw="[[" + "[" * 500 + "]" * 500 + "], {}, {}]"
+    ),
+    "NaN in a list": a_message([[[float("nan")]], {}, None]),
+    "Infinity as keyword": a_message([[], {"x": float("-inf")}, None]),
+    "time limits below zero": a_message(timelimit=[None, -1]),
+    "time limits that never end": a_message(timelimit=[float("inf"), None]),
+    "time limits that are not comparable": a_message(timelimit=[float("nan"), None]),
     "time limits of three": a_message(timelimit=[1, 2, 3]),
     "time limits that are no numbers": a_message(timelimit=["1", None]),
     "an ETA that is none": a_message(eta="next week"),
@@ -70,6 +82,7 @@ SOUND = {
     "no embedded options": a_message([[], {}, None]),
     "an ETA and an expiry": a_message(eta="2026-07-01T12:00:00+00:00", expires="2026-07-01T12:00"),
     "time limits": a_message(timelimit=[None, 2.5]),
+    "the word NaN": a_message([["NaN", "Infinity"], {}, None]),
     "no retries": a_message(retries=None),
     "protocol 1": a_message({"task": "t", "id": "i", "args": [1]}, headers={"other": 1}),
     "protocol 1 in 2": a_message({"args": [1], "kwargs": {}}),
@@ -104,6 +117,12 @@ def test_a_readable_message_keeps_its_arguments() -> None:
     assert (delivery.id, delivery.task) == ("some-id", "app.tasks.email.deliver")
     assert (delivery.args, delivery.kwargs) == ([1, SECRET], {"x": 2})
     assert (delivery.tries, delivery.from_outbox) == (2, False)
+
+
+@pytest.mark.parametrize("argument", [float("nan"), float("-inf"), "\ud800", "a\0b"])
+def test_what_no_json_column_takes_is_left_out_of_the_dead_letter(argument: object) -> None:
+    delivery = messages.delivery_of(a_message([[argument], {}, None]))
+    assert (delivery.args, list(delivery.kwargs)) == ([], ["unreadable_body"])
 
 
 def test_an_unreadable_body_is_told_by_its_size_in_an_argument_that_no_task_takes() -> None:
