@@ -1,7 +1,11 @@
 """Whatever people write into their names, a mail stays the mail it was meant to be."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hypothesis import given
 from hypothesis.strategies import (
@@ -18,6 +22,7 @@ from hypothesis.strategies import (
     timezones,
 )
 
+import app
 from app.models import EmailKind
 from app.services.email_letters import (
     DigestLetter,
@@ -28,12 +33,13 @@ from app.services.email_letters import (
     WeeklyReportLetter,
 )
 from app.services.email_letters.lesson import SUBJECTS
-from app.services.email_rendering import render
+from app.services.email_rendering import UNSUBSCRIBE_PATH, render
 from app.settings import Settings
 from tests.builders import NOON
 from tests.mailers import parsed
 
 SETTINGS = Settings()
+TEMPLATES = Path(app.__file__).with_name("templates") / "email"
 
 LONGEST = 200  # of a name, in the tables
 words = text(max_size=LONGEST) | text(alphabet="a \r\n:=?<>\"',;@\\\0\u2028й", max_size=LONGEST)
@@ -111,3 +117,53 @@ def test_words_of_any_signs_make_one_well_formed_mail_to_one_reader(letter: Lett
     assert [mailbox.addr_spec for mailbox in mail["To"].addresses] == ["reader@people.example"]
     assert [part.get_content_type() for part in mail.iter_parts()] == ["text/plain", "text/html"]
     assert not mail.defects
+
+
+class Tags(HTMLParser):
+    """Which tags a document has, with their attributes' names, and where its links lead."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__()
+        self.found: set[tuple[str, ...]] = set()
+        self.links: set[str] = set()
+        self.feed(document)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.add((tag, *sorted(name for name, _ in attrs)))
+        self.links.update(value or "" for name, value in attrs if name in {"href", "src"})
+
+
+OUR_TAGS = {
+    found
+    for template in sorted(TEMPLATES.glob("*.html"))
+    for found in Tags(template.read_text()).found
+}
+
+
+@given(letter=letters)
+def test_words_add_no_tag_no_attribute_and_no_link_to_the_html(letter: Letter) -> None:
+    mail = parsed(render(letter, settings=SETTINGS, now=NOON))
+    _, html = mail.iter_parts()
+    tags = Tags(html.get_content())
+    assert tags.found <= OUR_TAGS
+    site = urlsplit(SETTINGS.public_url)
+    assert {urlsplit(link)[:2] for link in tags.links} <= {site[:2]}
+
+
+@given(letter=letters, sign=sampled_from("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"))
+def test_no_sign_in_a_name_turns_the_text_after_it_round(letter: Letter, sign: str) -> None:
+    names = {
+        field: f"{sign}{getattr(letter, field)}{sign}gnp.exe"
+        for field in ("reader_name", "student_name", "instructor_name", "service_name")
+        if hasattr(letter, field)
+    }
+    mail = parsed(render(replace(letter, **names), settings=SETTINGS, now=NOON))
+    seen = [mail["Subject"], mail["To"], *(part.get_content() for part in mail.iter_parts())]
+    assert not any(sign in str(text) for text in seen)
+
+
+@given(letter=letters)
+def test_unsubscribing_leads_to_our_own_site_whatever_the_words(letter: Letter) -> None:
+    mail = parsed(render(letter, settings=SETTINGS, now=NOON))
+    expected = [f"<{SETTINGS.public_url}{UNSUBSCRIBE_PATH}>"] * letter.can_be_unsubscribed
+    assert mail.get_all("List-Unsubscribe", []) == expected
