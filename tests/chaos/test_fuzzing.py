@@ -30,7 +30,7 @@ def fuzzed(bench: JobBench, lists: Lists) -> Fuzzed:  # noqa: F811
     print_blob=True,
 )
 @given(batch=batches)
-def test_twenty_thousand_messages_end_and_healthy_ones_run(
+def test_every_message_of_a_thousand_batches_ends_and_healthy_ones_run(
     batch: list[bytes | Envelope], fuzzed: Fuzzed
 ) -> None:
     fuzzed.take(batch)
