@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, ScalarSelect, bindparam, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import db, routing
+from app import db, routing, schema
 from app.models import OUTBOX_ENTRIES, BeatEntry, OutboxEntry, PausedQueue
 from app.outbox import BrokerUnavailableError
 from app.outbox.broker import Broker
@@ -113,8 +113,7 @@ def check(broker: Broker | None, *, now: datetime, limits: Limits) -> Health:
         with db.reading() as session:
             records = read(session, now=now)
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-        problems.append(f"the database does not answer: {reason}")
+        problems.append(_of_database(error))
     else:
         problems += _of_records(records, limits)
     try:
@@ -185,6 +184,16 @@ def ask(broker: Broker) -> dict[str, Queue]:
         name: Queue(depth.waiting, _seconds(depth.oldest, now))
         for name, depth in broker.depths(names).items()
     }
+
+
+def _of_database(error: SQLAlchemyError) -> str:
+    try:
+        if schema.current_of(db.engine()) != schema.newest():
+            return f"the database has not this code's tables: {schema.UPGRADE_COMMAND}"
+    except schema.DatabaseNotReadyError:
+        pass  # the first error says it in fewer words
+    reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return f"the database does not answer: {reason}"
 
 
 def _of_records(found: Records, limits: Limits) -> list[str]:

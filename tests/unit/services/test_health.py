@@ -183,11 +183,26 @@ def test_a_redis_that_does_not_answer_is_a_problem_and_the_rest_is_told(broker: 
 def test_a_database_that_does_not_answer_is_a_problem_and_the_rest_is_told(
     broker: FakeBroker, database: Engine, tmp_path: Path
 ) -> None:
-    db.use(db.create_database_engine(f"sqlite:///{tmp_path}/not/there.sqlite3"))
+    (tmp_path / "file").touch()
+    db.use(db.create_database_engine(f"sqlite:///{tmp_path}/file/not-there.sqlite3"))
     found = check(broker)
     db.use(database)
     assert found.problems == ("the database does not answer: unable to open database file",)
     assert (found.as_dict()["database"], found.as_dict()["redis"]) == ("down", "ok")
+
+
+@pytest.mark.parametrize("file", ["empty.sqlite3", "not/there.sqlite3"])
+def test_a_database_without_tables_is_told_of_with_the_command_that_makes_them(
+    file: str, broker: FakeBroker, database: Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.sqlite3").touch()
+    db.use(db.create_database_engine(f"sqlite:///{tmp_path}/{file}"))
+    found = check(broker)
+    db.use(database)
+    (problem,) = found.problems
+    assert (
+        problem == "the database has not this code's tables: python -m app.admin database upgrade"
+    )
 
 
 @on_sqlite
