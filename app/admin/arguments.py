@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LONGEST = timedelta(days=36_500)
+_FIRST_DAY, _LAST_DAY = date(1970, 1, 1), date(2099, 12, 31)
 
 
 class UsageError(Exception):
@@ -37,11 +38,14 @@ def duration(typed: str) -> timedelta:
 def day(typed: str) -> date:
     """A date of this century or so: 2026-11-01."""
     try:
-        if not re.fullmatch(r"(19[789]|20[0-9])[0-9]-[0-9]{2}-[0-9]{2}", typed):
+        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", typed):
             raise ValueError
-        return date.fromisoformat(typed)
+        meant = date.fromisoformat(typed)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{typed!r} is no date: write 2026-11-01") from None
+    if not _FIRST_DAY <= meant <= _LAST_DAY:
+        raise argparse.ArgumentTypeError(f"{typed} is not between {_FIRST_DAY} and {_LAST_DAY}")
+    return meant
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

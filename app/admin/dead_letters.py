@@ -2,7 +2,10 @@
 
 import argparse
 from datetime import timedelta
+from difflib import get_close_matches
 from typing import Any
+
+from sqlalchemy.orm import Session
 
 from app import clock, db
 from app.admin import database, entries
@@ -60,6 +63,8 @@ def _list(chosen: argparse.Namespace) -> int:
         letters = dead_letters.find(
             session, task=chosen.task, since=since, limit=None if chosen.json else SHOWN
         )
+        if not letters:
+            _check_task(session, chosen.task)
     if chosen.json:
         as_json([_summary(letter) for letter in letters])
         return 0
@@ -92,6 +97,20 @@ def _list(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _check_task(session: Session, name: str | None) -> None:
+    """Raise ``UsageError`` for a task that neither the app nor any dead letter knows."""
+    from app.tasks import celery_app  # the other topics start faster without Celery
+
+    if name is None or dead_letters.find(session, task=name, limit=1):
+        return
+    celery_app.loader.import_default_modules()
+    known = sorted(task for task in celery_app.tasks if not task.startswith("celery."))
+    if name not in known:
+        similar = get_close_matches(name, known, n=1)
+        hint = f": did you mean {similar[0]!r}?" if similar else ""
+        raise UsageError(f"there is no task {name!r}{hint}")
+
+
 def _show(chosen: argparse.Namespace) -> int:
     database.need_newest()
     with db.reading() as session:
@@ -122,6 +141,9 @@ def _retry(chosen: argparse.Namespace) -> int:
     if not chosen.all and not chosen.ids:
         raise UsageError(f"{COMMAND} retry: which? Give ids, or --all --task NAME")
     database.need_newest()
+    if chosen.all:
+        with db.reading() as session:
+            _check_task(session, chosen.task)
     outcome = _retry_all(chosen.task) if chosen.all else _retry_these(chosen.ids)
     cancelled = OutboxState.CANCELLED in outcome.left.values()
     if chosen.json:

@@ -45,11 +45,18 @@ def test_a_date_is_written_as_in_iso_8601() -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ["tomorrow", "20261101", "2026-W44-7", "2026-02-30", "1.11.2026", "9999-12-31", ""]
+    "typed", ["tomorrow", "20261101", "2026-W44-7", "2026-02-30", "1.11.2026", ""]
 )
 def test_anything_else_is_no_date(typed: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="write 2026-11-01"):
         day(typed)
+
+
+@pytest.mark.parametrize("typed", ["9999-12-31", "2100-01-01", "1969-12-31", "0001-01-01"])
+def test_a_date_of_another_century_is_said_to_be_one(typed: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError) as refused:
+        day(typed)
+    assert str(refused.value) == f"{typed} is not between 1970-01-01 and 2099-12-31"
 
 
 @pytest.mark.parametrize(
@@ -70,6 +77,12 @@ def test_anything_else_is_no_date(typed: str) -> None:
         ("deadletters retry --task app.tasks.x", "goes with --all"),
         ("deadletters retry --all --task app.tasks.x an-id", "not both"),
         ("deadletters retry nobody", "nobody"),
+        (
+            "deadletters list --task app.tasks.email.delivr",
+            "did you mean 'app.tasks.email.deliver'",
+        ),
+        ("deadletters list --task nonsense", "there is no task 'nonsense'"),
+        ("deadletters retry --all --task nonsense", "there is no task 'nonsense'"),
         ("deadletters purge", "--before"),
         ("deadletters purge --before soon", "soon"),
         ("outbox", "action"),

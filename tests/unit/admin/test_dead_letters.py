@@ -71,6 +71,18 @@ def test_a_list_is_of_one_task_and_of_a_time(
     assert ids("--since", "119m", "--task", TASK) == []
 
 
+def test_a_task_that_this_code_has_no_more_is_found_by_its_dead_letters(
+    admin: Admin, database: Engine, now: FakeClock
+) -> None:
+    old = dead(now, task="app.tasks.email.of_last_year")
+    (letter,) = admin(
+        "deadletters", "list", "--json", "--task", "app.tasks.email.of_last_year"
+    ).json
+    assert letter["id"] == old
+    retried = admin("deadletters", "retry", "--all", "--task", "app.tasks.email.of_last_year")
+    assert retried.status == 0
+
+
 def test_of_very_many_a_person_sees_the_latest_and_a_machine_all(
     admin: Admin, database: Engine, now: FakeClock
 ) -> None:
