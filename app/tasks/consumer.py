@@ -65,6 +65,9 @@ class OutboxConsumer(Consumer):
         client = getattr(connection.default_channel, "client", None)
         if isinstance(client, Redis):
             envelopes.refuse_faulty_items(client, self._refuse_item)
+            # Remote control and gossip open channels of their own after this.
+            transport: Any = connection.transport
+            transport.Channel = envelopes.forgiving(transport.Channel)
         return connection
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:

@@ -5,11 +5,13 @@ loop and ends it, and a compressed one is decompressed at once, however large it
 """
 
 import base64
+import logging
 from collections.abc import Callable, Mapping
+from queue import Empty
 from typing import Any
 
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
+from kombu.utils.json import dumps, loads
 from redis import Redis
 
 from app import clock, entropy
@@ -23,6 +25,8 @@ from app.tasks.messages import (
     is_nested_too_deep,
     name_or_none,
 )
+
+logger = logging.getLogger(__name__)
 
 LARGEST_ITEM = 16 * 1024 * 1024
 """Bytes. As Python objects, they may take ten times as many."""
@@ -49,6 +53,32 @@ def refuse_faulty_items(client: Redis, refuse: Callable[[bytes, str], None]) -> 
         return popped
 
     client.set_response_callback("BRPOP", only_sound)
+
+
+def forgiving(channel_class: type[Any]) -> type[Any]:
+    """``channel_class``, kombu's for Redis, which leaves faulty broadcasts alone.
+
+    Workers hear them (remote control, other workers' events) and acknowledge none, so what
+    fails here is of no use to anybody: it is logged, and gone.
+    """
+
+    class Forgiving(channel_class):  # type: ignore[misc]
+        def _receive_one(self, client: Any) -> Any:
+            try:
+                return super()._receive_one(client)
+            except (Empty, *self.connection_errors):
+                raise
+            except FaultyMessageError as error:
+                logger.error("ignored a broadcast: %s", error)
+            except Exception as error:  # its text may quote the message
+                logger.error("ignored a broadcast: %s", type(error).__name__)
+            return False
+
+        def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
+            check(dumps(message).encode())
+            return super()._deliver_fanout_message(message, exchange)
+
+    return Forgiving
 
 
 def check(item: bytes) -> None:

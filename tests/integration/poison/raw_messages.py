@@ -82,8 +82,12 @@ class Lists:
 
     def push(self, items: Iterable[bytes | Envelope]) -> None:
         """Put the items where a worker takes the next message, in this order."""
-        encoded = [item if isinstance(item, bytes) else json.dumps(item).encode() for item in items]
-        self._client.lpush(QUEUE, *encoded)
+        self._client.lpush(QUEUE, *map(_encoded, items))
+
+    def publish(self, channel: str, item: bytes | Envelope) -> int:
+        """Tell whoever listens on a fanout channel of kombu; how many did."""
+        database = self._client.connection_pool.connection_kwargs.get("db", 0)
+        return int(self._client.publish(f"/{database}.{channel}", _encoded(item)))
 
     def waiting(self) -> int:
         """Messages that no worker has taken."""
@@ -93,3 +97,7 @@ class Lists:
     def held(self) -> int:
         """Messages that a worker has taken and not acknowledged."""
         return int(self._client.hlen("unacked"))
+
+
+def _encoded(item: bytes | Envelope) -> bytes:
+    return item if isinstance(item, bytes) else json.dumps(item).encode()

@@ -30,6 +30,7 @@ from tests.integration.poison.raw_messages import (
     headers,
     properties,
 )
+from tests.integration.starting.shell import Shell
 
 ANSWER = 60.0  # seconds
 DEEP = 10_000
@@ -297,3 +298,18 @@ def test_an_item_that_is_no_message_is_kept_while_the_database_is_away(
     (letter,) = wait_for_letters(bench, 1)
     assert letter.task == NO_TASK
     assert letter.kwargs == {"unreadable_body": "an item of 7 bytes"}
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("channel", ["celery.pidbox", "celeryev/worker.heartbeat"])
+def test_rubbish_on_the_channels_of_the_workers_ends_none(
+    channel: str, bench: JobBench, lists: Lists
+) -> None:
+    worker = bench.live.start_worker()
+    bench.wait_until(lambda: lists.publish(channel, b"rubbish") >= 1, timeout=ANSWER)
+    for item in (*NO_MESSAGE.values(), *NO_CALL.values()):
+        lists.publish(channel, item)
+    run_a_healthy_one(bench)
+    assert worker.alive
+    answered = Shell(bench.live).answer("celery -A app.tasks inspect ping --timeout 20")
+    assert "pong" in answered
