@@ -97,6 +97,10 @@ class Settings(RedisSettings):
     """console: lines for a person; json: one JSON object a line."""
     log_dir: str = "logs"
     """Folder of the copy of all log lines, celery/worker.log and celery/beat.log; empty: none."""
+    log_max_bytes: int = Field(20_000_000, ge=0)
+    """A log file that has grown so long is moved to worker.log.1; 0: never, for logrotate."""
+    log_files_kept: int = Field(5, ge=1, le=100)
+    """So many of the moved files are kept."""
 
     metrics_host: str = "127.0.0.1"
     """Address that the metrics pages listen on."""

@@ -6,11 +6,8 @@ or beat one more handler: a copy in a file.
 """
 
 import logging
-import sys
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
-from logging.handlers import WatchedFileHandler
-from pathlib import Path
 from typing import Any
 
 import click
@@ -21,37 +18,12 @@ from celery.utils.log import get_multiprocessing_logger
 from app.domain import personal_data
 from app.settings import Settings, load_settings
 from app.tasks import context
+from app.tasks.log_files import LineFile, file_of, open_file
 
 PROGRAMS = ("worker", "beat")
 """The commands whose lines are also kept in a file."""
 
 Line = MutableMapping[str, Any]
-
-
-class LineFile(WatchedFileHandler):
-    """Appends each line with one ``write`` to a file that others append to as well.
-
-    Safe across forks: a child inherits the open file, and the system puts each write at
-    the end (POSIX, ``O_APPEND``), whole; nothing is buffered that a fork could double, and
-    ``logging`` renews a handler's lock in a child. (Not on NFS, where appending is not
-    atomic.) Where logrotate has moved the file, each process notices by itself before its
-    next line, and opens the new one.
-    """
-
-    def _open(self) -> Any:
-        return Path(self.baseFilename).open("ab", buffering=0)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            line = f"{self.format(record)}\n".encode(errors="backslashreplace")
-            self.reopenIfNeeded()
-            if self.stream is None:  # the last attempt to open it failed
-                self.stream = self._open()
-                self._statstream()
-            stream: Any = self.stream
-            stream.write(line)
-        except Exception:
-            self.handleError(record)
 
 
 def connect() -> None:
@@ -96,30 +68,6 @@ def formatter(settings: Settings, *, colors: bool = False) -> logging.Formatter:
     )
 
 
-def file_of(program: str, settings: Settings) -> Path | None:
-    """Where the lines of ``program`` are kept; ``None`` where they are not."""
-    if not settings.log_dir:
-        return None
-    return Path(settings.log_dir) / "celery" / f"{program}.log"
-
-
-def open_file(path: Path) -> LineFile | None:
-    """The handler for a log file; ``None``, and one line on stderr, if it cannot be written.
-
-    No reason not to start: the same lines go to stderr, and mails are worth more than a copy.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return LineFile(path)
-    except OSError as error:
-        stderr = sys.__stderr__ or sys.stderr
-        stderr.write(
-            f"LOG_DIR: cannot write to {path} ({error.strerror}): logging to stderr only; name a "
-            "folder that this user may write to, or none with LOG_DIR=\n"
-        )
-        return None
-
-
 def _describe(_logger: object, _method: str, line: Line) -> Line:
     record: logging.LogRecord = line["_record"]
     return {
@@ -160,7 +108,7 @@ def _dress_root(logger: logging.Logger, colorize: bool | None = None, **_: Any) 
     program = command.info_name if command is not None else None
     path = file_of(program, settings) if program in PROGRAMS else None
     if path is not None and _file is None:
-        _file = open_file(path)
+        _file = open_file(path, settings)
     _dress(logger, colorize)
     # billiard's, which tells of killed children: Celery gives it a handler, and no signal.
     billiards: Any = get_multiprocessing_logger()

@@ -53,6 +53,21 @@ def test_logrotate_loses_no_line(watched: Watched, bench: JobBench, worker: Proc
 
 
 @pytest.mark.timeout(120)
+def test_children_that_rotate_their_file_lose_no_line(watched: Watched, bench: JobBench) -> None:
+    bench.live.environment |= {"LOG_MAX_BYTES": "20000", "LOG_FILES_KEPT": "100"}
+    worker = watched.start_worker(concurrency=4)
+    bench.enqueue_many("effect", 200)
+    watched.wait_for_runs({("effect", "succeeded"): 200})
+    worker.terminate()
+    folder = bench.live.log_folder / "celery"
+    files = [file for file in folder.iterdir() if file.name != "worker.log.lock"]
+    lines = [line for file in files for line in objects(file)]
+    for word in ("received", "succeeded"):
+        assert sum(word in str(line["event"]) for line in lines) == 200
+    assert len(files) > 3
+
+
+@pytest.mark.timeout(120)
 def test_the_level_is_the_one_that_was_asked_for(watched: Watched, bench: JobBench) -> None:
     # The word "ready", which a deployment waits for, is of level info.
     bench.live.celery("worker", "--loglevel=warning", "--pool=solo", name="worker")

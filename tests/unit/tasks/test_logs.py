@@ -1,3 +1,4 @@
+import fcntl
 import io
 import json
 import logging
@@ -14,7 +15,8 @@ from app import trace
 from app.outbox.broker import OutboxMessage
 from app.settings import Settings
 from app.tasks import BaseTask, context
-from app.tasks.logs import LineFile, file_of, formatter, open_file
+from app.tasks.log_files import LineFile, file_of, open_file
+from app.tasks.logs import formatter
 from tests.tracing import deliver
 from tests.unit.tasks.conftest import Bench
 
@@ -253,7 +255,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_on_stderr(
     (tmp_path / "logs").write_text("a file where the folder should be")
     said = io.StringIO()
     monkeypatch.setattr(sys, "__stderr__", said)
-    assert open_file(tmp_path / "logs" / "celery" / "worker.log") is None
+    assert open_file(tmp_path / "logs" / "celery" / "worker.log", Settings()) is None
     assert said.getvalue().count("\n") == 1
     assert "LOG_DIR: cannot write to" in said.getvalue()
 
@@ -261,3 +263,103 @@ def test_a_folder_that_cannot_be_written_is_one_line_on_stderr(
 def test_no_folder_means_no_file() -> None:
     assert file_of("worker", Settings(log_dir="")) is None
     assert file_of("beat", Settings()) == Path("logs/celery/beat.log")
+
+
+LIMIT = 100
+"""Bytes; a line of the tests below has 40."""
+
+
+@pytest.fixture
+def rotated(tmp_path: Path) -> Iterator[LineFile]:
+    handler = LineFile(tmp_path / "worker.log", most_bytes=LIMIT, kept=2)
+    handler.setFormatter(logging.Formatter())
+    yield handler
+    handler.close()
+
+
+def numbers(file: Path) -> list[int]:
+    return [int(line) for line in file.read_text().splitlines()]
+
+
+def write_numbers(handler: LineFile, *found: int) -> None:
+    for number in found:
+        write(handler, f"{number:039}")
+
+
+def test_a_full_file_is_moved_away_and_the_oldest_is_dropped(
+    rotated: LineFile, tmp_path: Path
+) -> None:
+    write_numbers(rotated, *range(11))
+    assert numbers(tmp_path / "worker.log") == [9, 10]
+    assert numbers(tmp_path / "worker.log.1") == [6, 7, 8]
+    assert numbers(tmp_path / "worker.log.2") == [3, 4, 5]
+    assert not (tmp_path / "worker.log.3").exists()
+
+
+def test_without_a_limit_the_file_is_left_to_logrotate(line_file: LineFile, tmp_path: Path) -> None:
+    write_numbers(line_file, *range(100))
+    assert [path.name for path in tmp_path.iterdir()] == ["worker.log"]
+
+
+def test_a_file_that_another_process_has_moved_is_not_moved_again(
+    rotated: LineFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_numbers(rotated, 1, 2)
+    # Moved between the look and the write, which goes into the moved one.
+    monkeypatch.setattr(rotated, "reopenIfNeeded", lambda: None)
+    (tmp_path / "worker.log").rename(tmp_path / "worker.log.1")
+    (tmp_path / "worker.log").write_text(f"{4:039}\n")
+    write_numbers(rotated, 3)
+    assert numbers(tmp_path / "worker.log.1") == [1, 2, 3]
+    assert numbers(tmp_path / "worker.log") == [4]
+
+
+def test_one_that_is_being_moved_by_another_process_is_left_to_it(
+    rotated: LineFile, tmp_path: Path
+) -> None:
+    with (tmp_path / "worker.log.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write_numbers(rotated, *range(5))
+    assert numbers(tmp_path / "worker.log") == list(range(5))
+    write_numbers(rotated, 5)
+    assert numbers(tmp_path / "worker.log.1") == list(range(6))
+
+
+def test_many_that_write_and_rotate_at_once_lose_no_line_and_cut_none(tmp_path: Path) -> None:
+    handlers = [LineFile(tmp_path / "worker.log", most_bytes=1000, kept=100) for _ in range(4)]
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter())
+    with ThreadPoolExecutor(len(handlers)) as threads:
+        list(
+            threads.map(
+                lambda n: write_numbers(handlers[n], *range(n, 2000, len(handlers))),
+                range(len(handlers)),
+            )
+        )
+    for handler in handlers:
+        handler.close()
+    files = [path for path in tmp_path.iterdir() if not path.name.endswith(".lock")]
+    assert sorted(number for file in files for number in numbers(file)) == list(range(2000))
+    assert len(files) > 20
+
+
+def test_a_file_that_cannot_be_moved_grows_and_says_so_once(
+    rotated: LineFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "__stderr__", said)
+    (tmp_path / "worker.log.lock").mkdir()
+    write_numbers(rotated, *range(20))
+    assert numbers(tmp_path / "worker.log") == list(range(20))
+    assert said.getvalue().count("\n") == 1
+    assert "LOG_MAX_BYTES: cannot rotate" in said.getvalue()
+
+
+def test_the_settings_say_how_large_a_file_grows(tmp_path: Path) -> None:
+    handler = open_file(tmp_path / "worker.log", Settings(log_max_bytes=30, log_files_kept=1))
+    assert handler is not None
+    handler.setFormatter(logging.Formatter())
+    write_numbers(handler, 1, 2, 3)
+    handler.close()
+    assert numbers(tmp_path / "worker.log.1") == [3]
+    assert not (tmp_path / "worker.log.2").exists()
