@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from app import clock
-from app.outbox.broker import BrokerUnavailableError, NoStamp, OutboxMessage, QueueDepth
+from app.outbox.broker import BrokerUnavailableError, Memory, NoStamp, OutboxMessage, QueueDepth
 
 FOREIGN = object()
 """A message in a list that the outbox did not publish."""
@@ -41,6 +41,8 @@ class FakeBroker:
     lists: dict[tuple[str, int], deque[object]] = field(default_factory=lambda: defaultdict(deque))
     holding: list[OutboxMessage] = field(default_factory=list)
     pushed: list[OutboxMessage] = field(default_factory=list)
+    used_bytes: int = 1_000_000
+    limit_bytes: int | None = None
     down: bool = False
     fails_after_push: bool = False
 
@@ -67,6 +69,10 @@ class FakeBroker:
     def depths(self, queues: Sequence[str]) -> Mapping[str, QueueDepth]:
         self._answer()
         return {queue: self._depth(queue) for queue in queues}
+
+    def memory(self) -> Memory:
+        self._answer()
+        return Memory(self.used_bytes, self.limit_bytes)
 
     def take(self, queue: str) -> OutboxMessage:
         """Deliver the next message of a queue to a worker, which then holds it."""

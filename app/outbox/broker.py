@@ -51,6 +51,15 @@ class QueueDepth:
     queue is empty, or the next of each list did not come from the outbox."""
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Of a Redis, in bytes."""
+
+    used_bytes: int
+    limit_bytes: int | None
+    """``None`` where it has no limit of its own."""
+
+
 class Broker(Protocol):
     """Redis in production, a model of it in a replay. Every method may raise
     ``BrokerUnavailableError`` and returns within the publish timeout otherwise."""

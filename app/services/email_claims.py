@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import BindParameter, ColumnElement, Table, bindparam, case, select, update
+from sqlalchemy import BindParameter, ColumnElement, Table, bindparam, case, func, select, update
 from sqlalchemy.orm import Session
 
 from app.models import EmailKind, EmailMessage, EmailState, PasswordReset
@@ -132,4 +132,14 @@ def _forget_secret(session: Session, claim: Claim) -> None:
         .where(PasswordReset.id == subject.scalar_subquery())
         .values(token=None)
         .execution_options(synchronize_session=False)
+    )
+
+
+def count_uncertain(session: Session, *, since: datetime) -> int:
+    """How many of the mails that were sent after ``since`` may have gone out more than once."""
+    return (
+        session.scalar(
+            select(func.count()).where(EmailMessage.sent_at > since, EmailMessage.uncertain > 0)
+        )
+        or 0
     )

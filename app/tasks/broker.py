@@ -18,6 +18,7 @@ from app.outbox.broker import (
     DUE_INSTANT_HEADER,
     PUBLISHED_AT_HEADER,
     BrokerUnavailableError,
+    Memory,
     NoStamp,
     OutboxMessage,
     QueueDepth,
@@ -107,6 +108,12 @@ class RedisBroker:
             queue: _depth(answers[start : start + size])
             for queue, start in zip(queues, range(0, len(answers), size), strict=True)
         }
+
+    def memory(self) -> Memory:
+        """How full Redis is. Raises ``BrokerUnavailableError``, also where it does not tell us."""
+        with self._producer() as producer, producer.channel.conn_or_acquire() as client:
+            told = client.info("memory")
+        return Memory(told["used_memory"], told.get("maxmemory") or None)
 
     def renew(self, tags: Iterable[str], *, now: datetime) -> None:
         """Move the visibility timeout of held messages to ``now``.

@@ -8,9 +8,9 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Event, Lock, Thread
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from celery import Celery
 from prometheus_client import Metric
@@ -19,9 +19,10 @@ from prometheus_client.registry import Collector
 
 from app import clock, db, routing
 from app.models import OutboxState
-from app.outbox.broker import Broker, QueueDepth
+from app.outbox.broker import Broker, Memory, QueueDepth
 from app.outbox.figures import Deaths, count_states
 from app.outbox.schedule import remembered
+from app.services import email_claims, health, queues
 from app.tasks import metrics, timetable
 from app.tasks.due import next_due
 
@@ -34,7 +35,17 @@ FRESH_SECONDS = 3.0
 SHARE = 20
 """And for so many times as long as it took to get them: reading costs at most a twentieth."""
 
+UNCERTAIN_FOR = timedelta(days=1)
+"""A mail that may have gone out twice is told for so long."""
+
 T = TypeVar("T")
+
+
+class MeasuredBroker(Broker, Protocol):
+    """A broker that also tells how full it is."""
+
+    def memory(self) -> Memory:
+        """Of the server. May raise ``BrokerUnavailableError``, as the others."""
 
 
 class Answer(Generic[T]):
@@ -85,35 +96,60 @@ class Records:
     deaths: Mapping[str, int]
     lags: Mapping[str, float]
     """Seconds for which each beat entry has been overdue."""
+    pending: health.Outbox
+    paused: Mapping[str, float]
+    """Seconds for which each queue has been paused; 0: it is not."""
+    uncertain: int
+    """Mails of the last day that may have gone out twice."""
 
 
 class DeploymentMetrics(Collector):
     """The gauges, for one registry."""
 
-    def __init__(self, app: Celery, broker: Broker) -> None:
+    def __init__(self, app: Celery, broker: MeasuredBroker) -> None:
         self._app = app
         self._broker = broker
         self._deaths = Deaths(since=clock.utcnow())
         self._depths: Answer[Mapping[str, QueueDepth]] = Answer("Redis", self._read_depths)
+        # Of its own: a user of Redis may be allowed to queue and not to ask this.
+        self._memory: Answer[Memory] = Answer("the memory of Redis", self._read_memory)
         self._records: Answer[Records] = Answer("the database", self._read_records)
 
     def collect(self) -> Iterable[Metric]:
         yield from _queues(self._depths.get())
+        yield from _memory(self._memory.get())
         yield from _outbox(self._records.get())
 
     def _read_depths(self) -> Mapping[str, QueueDepth]:
         return self._broker.depths([spec.name for spec in routing.QUEUES])
+
+    def _read_memory(self) -> Memory:
+        return self._broker.memory()
 
     def _read_records(self) -> Records:
         now = clock.utcnow()
         with db.no_fork(), db.reading() as session:
             return Records(
                 states=count_states(session),
-                deaths=self._deaths.look(session, now=now),
+                # From 0 on, or the first of a task would be no increase.
+                deaths={
+                    **dict.fromkeys(self._own_tasks(), 0),
+                    **self._deaths.look(session, now=now),
+                },
                 lags=self._lags(
                     {name: entry.last_due for name, entry in remembered(session).items()}, now=now
                 ),
+                pending=health.read(session, now=now).outbox,
+                paused={spec.name: 0.0 for spec in routing.QUEUES}
+                | {
+                    name: (now - since).total_seconds()
+                    for name, since in queues.paused(session).items()
+                },
+                uncertain=email_claims.count_uncertain(session, since=now - UNCERTAIN_FOR),
             )
+
+    def _own_tasks(self) -> list[str]:
+        return [name for name in self._app.tasks if not name.startswith("celery.")]
 
     def _lags(self, last_due: Mapping[str, datetime], *, now: datetime) -> dict[str, float]:
         lags = {}
@@ -143,8 +179,30 @@ def _queues(depths: Mapping[str, QueueDepth] | None) -> Iterable[Metric]:
     return waiting, oldest
 
 
+def _memory(memory: Memory | None) -> Iterable[Metric]:
+    used = GaugeMetricFamily("celery_broker_memory_bytes", "Memory that Redis uses.")
+    limit = GaugeMetricFamily(
+        "celery_broker_memory_limit_bytes",
+        "Memory that Redis may use; missing: as much as it gets.",
+    )
+    if memory is not None:
+        used.add_metric([], memory.used_bytes)
+        if memory.limit_bytes is not None:
+            limit.add_metric([], memory.limit_bytes)
+    return used, limit
+
+
 def _outbox(records: Records | None) -> Iterable[Metric]:
     rows = GaugeMetricFamily("outbox_rows", "Entries of the outbox, by state.", labels=["state"])
+    stages = GaugeMetricFamily(
+        "outbox_pending_rows",
+        "Pending entries: published (in the broker), unpublished (due), later (not due yet).",
+        labels=["stage"],
+    )
+    unpublished = GaugeMetricFamily(
+        "outbox_unpublished_seconds",
+        "For how long the oldest entry that is not published has been due; 0: none.",
+    )
     letters = CounterMetricFamily(
         "dead_letters_total",
         "Dead letters made since this process started, by any process.",
@@ -155,7 +213,21 @@ def _outbox(records: Records | None) -> Iterable[Metric]:
         "Seconds for which a beat entry has been overdue; it grows while no beat works.",
         labels=["entry"],
     )
+    paused = GaugeMetricFamily(
+        "celery_queue_paused_seconds",
+        "For how long a queue has been paused; 0: it is not.",
+        labels=["queue"],
+    )
+    uncertain = GaugeMetricFamily(
+        "mails_uncertain", "Mails sent within the last day that may have gone out twice."
+    )
     if records is not None:
+        for stage in ("published", "unpublished", "later"):
+            stages.add_metric([stage], getattr(records.pending, stage))
+        unpublished.add_metric([], records.pending.oldest_unpublished_seconds or 0.0)
+        for queue, seconds in records.paused.items():
+            paused.add_metric([queue], max(0.0, seconds))
+        uncertain.add_metric([], records.uncertain)
         for state, count in records.states.items():
             rows.add_metric([state], count)
         by_label: dict[str, int] = {}
@@ -166,4 +238,4 @@ def _outbox(records: Records | None) -> Iterable[Metric]:
             letters.add_metric([task], count)
         for entry, seconds in records.lags.items():
             lag.add_metric([entry], seconds)
-    return rows, letters, lag
+    return rows, stages, unpublished, letters, lag, paused, uncertain

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery, bootsteps, signals
 from celery.worker import state
-from prometheus_client import CollectorRegistry, Metric, start_http_server
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, start_http_server
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -37,6 +37,7 @@ class Page:
         registry = CollectorRegistry()
         for collector in (REGISTRY, *self._collectors, deployment):
             registry.register(collector)
+        ProcessCollector(registry=registry)
         try:
             self._server, _ = start_http_server(port, addr=host, registry=registry)
         except OSError as error:

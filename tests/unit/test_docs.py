@@ -87,6 +87,7 @@ def test_every_metric_is_documented_as_the_page_has_it() -> None:
         *Slots(worker).collect(),
         *deployment_metrics._queues(None),
         *deployment_metrics._outbox(None),
+        *deployment_metrics._memory(None),
     ]
     expected = []
     for metric, labels in [*counted, *((gauge, gauge._labelnames) for gauge in gauges)]:

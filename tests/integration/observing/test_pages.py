@@ -44,6 +44,9 @@ def test_beats_page_tells_of_the_deployment(watched: Watched, bench: JobBench) -
     assert watched.samples("outbox_rows", port)[("pending",)] >= 4
     assert ("health-check",) in watched.samples("celery_beat_lag_seconds", port)
     assert watched.samples("outbox_resent_total", port) == {(): 0}
+    assert watched.samples("celery_broker_memory_bytes", port)[()] > 0
+    assert watched.samples("process_start_time_seconds", port)[()] > 0
+    assert watched.samples("process_resident_memory_bytes", port)[()] > 0
 
 
 @pytest.fixture

@@ -178,3 +178,15 @@ def test_a_hung_redis_is_unavailable_after_the_timeout(own_redis: RedisServer) -
     finally:
         own_redis.resume()
     assert monotonic() - started < 4 * TIMEOUT_SECONDS
+
+
+def test_its_memory_is_what_redis_says(own_redis: RedisServer) -> None:
+    broker = RedisBroker(taskless_app(own_redis.url), timeout=TIMEOUT_SECONDS)
+    unlimited = broker.memory()
+    with own_redis.client() as client:
+        client.config_set("maxmemory", "100mb")
+    limited = broker.memory()
+    broker.close()
+    assert unlimited.limit_bytes is None
+    assert limited.limit_bytes == 100 * 1024 * 1024
+    assert 0 < limited.used_bytes < limited.limit_bytes

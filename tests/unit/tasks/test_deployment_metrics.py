@@ -11,11 +11,19 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from app import db, outbox, routing
-from app.models import BeatEntry
-from app.outbox import figures
+from app.models import BeatEntry, EmailState
+from app.outbox import BrokerUnavailableError, figures
+from app.services import queues
 from app.tasks import celery_app, deployment_metrics, email
 from app.tasks.celery_config import BEAT_SCHEDULE
-from app.tasks.deployment_metrics import FRESH_SECONDS, SHARE, Answer, DeploymentMetrics
+from app.tasks.deployment_metrics import (
+    FRESH_SECONDS,
+    SHARE,
+    UNCERTAIN_FOR,
+    Answer,
+    DeploymentMetrics,
+)
+from tests.builders import a_lesson, a_mail
 from tests.database import on_sqlite
 from tests.fakes import FOREIGN, FakeBroker, FakeClock
 
@@ -85,6 +93,92 @@ def test_rows_are_counted_by_state(gauges: DeploymentMetrics) -> None:
     enqueue()
     assert samples(gauges)["outbox_rows", "pending"] == 1
     assert samples(gauges)["outbox_rows", "done"] == 0
+
+
+def test_pending_rows_are_told_by_how_far_they_have_come(
+    gauges: DeploymentMetrics, broker: FakeBroker, now: FakeClock
+) -> None:
+    enqueue()
+    broker.down = True
+    enqueue()
+    enqueue(at=now.now + timedelta(hours=1))
+    enqueue(at=now.now + timedelta(hours=2))
+    seen = samples(gauges)
+    stages = {key[1]: value for key, value in seen.items() if key[0] == "outbox_pending_rows"}
+    assert stages == {"published": 1, "unpublished": 1, "later": 2}
+
+
+def test_the_outbox_lags_by_its_oldest_row_that_is_due_and_not_published(
+    gauges: DeploymentMetrics, broker: FakeBroker, now: FakeClock
+) -> None:
+    enqueue()
+    broker.down = True
+    enqueue(at=now.now + timedelta(seconds=10))
+    now.advance(seconds=52)
+    assert samples(gauges)["outbox_unpublished_seconds",] == 42
+
+
+def test_an_outbox_that_is_drained_does_not_lag(gauges: DeploymentMetrics) -> None:
+    assert samples(gauges)["outbox_unpublished_seconds",] == 0
+
+
+def test_a_paused_queue_says_for_how_long(
+    gauges: DeploymentMetrics, database: Engine, now: FakeClock
+) -> None:
+    with db.transaction() as session:
+        queues.pause(session, ["email"], now=now.now)
+    now.advance(seconds=90)
+    paused = {k[1]: v for k, v in samples(gauges).items() if k[0] == "celery_queue_paused_seconds"}
+    assert paused == {spec.name: 0.0 for spec in routing.QUEUES} | {"email": 90}
+
+
+@pytest.mark.parametrize(
+    ("uncertain", "ago", "counted"),
+    [(0, timedelta(0), 0), (2, UNCERTAIN_FOR - timedelta(seconds=1), 1), (2, UNCERTAIN_FOR, 0)],
+)
+def test_a_mail_that_may_have_gone_out_twice_counts_for_a_day(
+    gauges: DeploymentMetrics, now: FakeClock, uncertain: int, ago: timedelta, counted: int
+) -> None:
+    with db.transaction() as session:
+        mail = a_mail(session, about=a_lesson(session, starts_at=now.now), state=EmailState.SENT)
+        mail.sent_at, mail.uncertain = now.now - ago, uncertain
+    assert samples(gauges)["mails_uncertain",] == counted
+
+
+def test_redis_says_how_much_memory_it_has_left(
+    gauges: DeploymentMetrics, broker: FakeBroker
+) -> None:
+    broker.used_bytes, broker.limit_bytes = 900, 1000
+    seen = samples(gauges)
+    assert seen["celery_broker_memory_bytes",] == 900
+    assert seen["celery_broker_memory_limit_bytes",] == 1000
+
+
+def test_a_redis_without_a_limit_has_none(gauges: DeploymentMetrics) -> None:
+    seen = samples(gauges)
+    assert ("celery_broker_memory_bytes",) in seen
+    assert ("celery_broker_memory_limit_bytes",) not in seen
+
+
+def test_a_redis_that_does_not_tell_its_memory_costs_no_other_gauge(
+    gauges: DeploymentMetrics, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise BrokerUnavailableError("this user has no permissions to run the 'info' command")
+
+    monkeypatch.setattr(broker, "memory", refuse)
+    names = {name for name, *_ in samples(gauges)}
+    assert "celery_queue_depth" in names
+    assert "celery_broker_memory_bytes" not in names
+
+
+def test_a_task_without_a_dead_letter_has_none_so_that_the_first_is_an_increase(
+    gauges: DeploymentMetrics,
+) -> None:
+    seen = {k[1]: v for k, v in samples(gauges).items() if k[0] == "dead_letters_total"}
+    assert set(seen.values()) == {0}
+    own = {name for name in celery_app.tasks if name.startswith("app.tasks.")}
+    assert own <= set(seen)
 
 
 def test_dead_letters_of_unknown_tasks_share_a_label(gauges: DeploymentMetrics) -> None:
