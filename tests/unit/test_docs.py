@@ -3,17 +3,16 @@
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import pytest
 from pydantic import SecretStr
 
 from app.routing import DEFAULT_QUEUE, QUEUES
 from app.settings import Settings
-from app.tasks import deployment_metrics, metrics
+from app.tasks import metrics
 from app.tasks.celery_config import BEAT_ENTRIES
-from app.tasks.exposition import Slots
 from simulations.marketplace.invariants import INVARIANTS
+from tests.exported import exported, full_name
 
 ROOT = Path(__file__).parents[2]
 PLACEHOLDER = "app/tasks/module.py"
@@ -54,6 +53,23 @@ def test_every_path_that_a_page_names_exists(page: Path) -> None:
     assert missing | {str(link) for link in linked if not link.exists()} == set()
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("page", pages(), ids=named)
+def test_every_heading_that_a_page_links_to_exists(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text())
+    missing = {
+        f"{path}#{anchor}"
+        for path, anchor in links
+        if anchor not in anchors((page.parent / path) if path else page)
+    }
+    assert missing == set()
+
+
 @pytest.mark.parametrize("page", pages(), ids=named)
 def test_every_module_that_a_page_runs_exists(page: Path) -> None:
     modules = set(re.findall(r"python -m ((?:app|scripts|simulations)[\w.]*)", page.read_text()))
@@ -76,24 +92,12 @@ def test_every_setting_is_documented_with_its_default() -> None:
 def test_every_metric_is_documented_as_the_page_has_it() -> None:
     lines = (ROOT / "docs" / "metrics.md").read_text().splitlines()
     documented = [line for line in lines if line.startswith("| `")]
-    counted = [
-        (collected, collector._labelnames)
-        for collector in metrics.REGISTRY._collector_to_names
-        for collected in collector.collect()
-    ]
-    worker = MagicMock()
-    worker.pool.num_processes = 1
-    gauges = [
-        *Slots(worker).collect(),
-        *deployment_metrics._queues(None),
-        *deployment_metrics._outbox(None),
-        *deployment_metrics._memory(None),
-    ]
     expected = []
-    for metric, labels in [*counted, *((gauge, gauge._labelnames) for gauge in gauges)]:
-        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+    for metric, labels in exported():
         named = f" {', '.join(labels)} " if labels else " "
-        expected.append(f"| `{name}` | {metric.type} |{named}| {metric.documentation} |")
+        expected.append(
+            f"| `{full_name(metric)}` | {metric.type} |{named}| {metric.documentation} |"
+        )
     assert documented == expected
 
 

@@ -1,15 +1,10 @@
 """The metrics pages when something is missing."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import pytest
 
-from scripts.live.deployment import Deployment
-from scripts.live.job_bench import JobBench, job_bench
-from scripts.live.ports import free_port
+from scripts.live.job_bench import JobBench
 from scripts.live.redis_server import RedisServer
 from tests.integration.observing.watching import ANSWER, Watched
 
@@ -47,19 +42,6 @@ def test_beats_page_tells_of_the_deployment(watched: Watched, bench: JobBench) -
     assert watched.samples("celery_broker_memory_bytes", port)[()] > 0
     assert watched.samples("process_start_time_seconds", port)[()] > 0
     assert watched.samples("process_resident_memory_bytes", port)[()] > 0
-
-
-@pytest.fixture
-def breakable(
-    own_redis: RedisServer, tmp_path: Path, show_logs: Callable[[Callable[[], Any]], None]
-) -> Iterator[Watched]:
-    """A bench on a Redis of its own, which the test may stop and empty."""
-    with Deployment(
-        redis_url=own_redis.url, folder=tmp_path / "live", environment={"LOG_FORMAT": "json"}
-    ) as deployment:
-        show_logs(deployment.logs)
-        with job_bench(deployment) as made:
-            yield Watched(made, port=free_port(), beat_port=free_port())
 
 
 @pytest.mark.timeout(180)
