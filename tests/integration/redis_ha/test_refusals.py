@@ -63,6 +63,13 @@ def test_a_server_that_speaks_no_tls_and_one_that_is_away(own_redis: RedisServer
     assert said(redis_url=f"rediss://{where}") is None
 
 
+def test_a_url_that_forgets_tls(encrypted_redis: RedisServer) -> None:
+    where = f"127.0.0.1:{encrypted_redis.port}"
+    assert said(redis_url=f"redis://{where}") == (
+        f"REDIS_URL: {where} speaks TLS, for example REDIS_URL=rediss://{where}"
+    )
+
+
 def test_a_certificate_for_another_host_is_not_taken(
     encrypted_redis: RedisServer, authority: Certificates
 ) -> None:
