@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 from celery import Celery
@@ -16,7 +16,8 @@ from redis.exceptions import RedisError
 from rich.console import Console
 
 from simulations.any_app import service_times
-from simulations.any_app.replay import AppOutcome, AppPlan, changing_days
+from simulations.any_app.outcome import AppOutcome, AppPlan
+from simulations.any_app.replay import changing_days, span_of
 from simulations.any_app.replay import replay as replay_app
 from simulations.any_app.twin import names_of
 from simulations.arguments import (
@@ -30,6 +31,9 @@ from simulations.arguments import (
 )
 from simulations.engine.faults import ENGINE_FAULTS, parse
 from simulations.engine.real_redis import NotEmptyError
+from simulations.live import live
+from simulations.report.axis import LocalAxis
+from simulations.report.timeline import Timeline
 from simulations.tables import table
 
 MOST_PAIRS = 8
@@ -43,24 +47,49 @@ def main(arguments: Sequence[str]) -> int:
     sys.path.insert(0, str(Path.cwd()))
     try:
         plan = _plan(options)
-        check_files(json=options.json, trace=options.trace)
+        check_files(json=options.json, trace=options.trace, report=options.report)
         theirs = _found(options.app)
         times = service_times.read(options.service_times, names_of(theirs))
     except ValueError as error:
         parser.error(str(error))
-    with written_when_complete(options.trace) as into:
+    console = Console()
+    start, end, zone = span_of(theirs, plan)
+    timeline = None if options.report is None else Timeline(LocalAxis(start, end, zone))
+    with (
+        written_when_complete(options.trace) as into,
+        live(console, start=start, end=end, zone=zone) as progress,
+    ):
         try:
-            outcome = replay_app(theirs, plan, times, trace_into=into)
+            outcome = replay_app(
+                theirs,
+                plan,
+                times,
+                trace_into=into,
+                observers=() if timeline is None else (timeline.see,),
+                progress=progress,
+            )
         except (NotEmptyError, RedisError, ValueError) as error:
             if plan.broker_url is None:
                 raise
             parser.error(f"--broker {plan.broker_url}: {error}; name an empty database")
     outcome = replace(outcome, changing_days=changing_days(theirs, plan.day))
-    _show(Console(), outcome)
+    _show(console, outcome)
     if options.json is not None:
         text = json.dumps(outcome.as_dict(), indent=2)
         options.json.write_text(f"{text}\n", encoding="utf-8")
+    if timeline is not None:
+        _write_report(options.report, outcome, timeline, end)
     return DONE
+
+
+def _write_report(path: Path, outcome: AppOutcome, timeline: Timeline, end: datetime) -> None:
+    # Imported only now: a plotting library takes a second, and no run needs it.
+    from simulations.any_app.report import page_of
+    from simulations.report.page import write
+
+    with written_when_complete(path) as into:
+        if into is not None:
+            write(page_of(outcome, timeline, days_end=end), into)
 
 
 def _arguments() -> Parser:
@@ -82,6 +111,7 @@ def _arguments() -> Parser:
     add("--fault", action="append", default=[], metavar="NAME@HH:MM[/DURATION]")
     add("--json", type=Path, metavar="FILE")
     add("--trace", type=Path, metavar="FILE")
+    add("--report", type=Path, metavar="FILE", help="write a page to read: one HTML file")
     return parser
 
 
@@ -129,7 +159,8 @@ def _show(console: Console, outcome: AppOutcome) -> None:
             highlight=False,
         )
     if outcome.left:
-        say(f"At the end {outcome.left:,} tasks were still to be done.", highlight=False)
+        left = "1 task was" if outcome.left == 1 else f"{outcome.left:,} tasks were"
+        say(f"At the end {left} still to be done.", highlight=False)
     head = ("queue", "published", "deepest", "waited p50 s", "p99 s", "longest s")
     keys = ("published", "max_depth", "wait_p50", "wait_p99", "wait_max")
     say(table(head, ((name, *(row[key] for key in keys)) for name, row in outcome.queues.items())))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from itertools import combinations
@@ -15,108 +14,18 @@ from zoneinfo import ZoneInfo
 
 from celery import Celery
 
+from simulations.any_app.outcome import AppOutcome, AppPlan, Hour
 from simulations.any_app.service_times import ServiceTimes
 from simulations.any_app.twin import names_of, queues_of, signals_muted, twin_of
 from simulations.engine import Deployment, WorkerGroup
 from simulations.engine.clock import wall_seconds
-from simulations.engine.faults import ENGINE_FAULTS, Fault, schedule
+from simulations.engine.faults import ENGINE_FAULTS, schedule
 from simulations.engine.figures import ENDS, Figures, percentile
+from simulations.engine.trace import Observer
 
 WARM_UP = timedelta(minutes=1)
 DAY = timedelta(days=1)
-
-
-@dataclass(frozen=True)
-class AppPlan:
-    """What is to be replayed."""
-
-    app: str
-    """As ``celery -A`` takes it."""
-    day: date
-    days: int = 1
-    seed: int = 1
-    workers: int = 2
-    concurrency: int = 4
-    beats: int = 1
-    broker_url: str | None = None
-    service_times: str | None = None
-    faults: tuple[Fault, ...] = ()
-
-    @property
-    def command(self) -> str:
-        """The command that repeats this run."""
-        words = [
-            f"python simulations/day.py --app {self.app}",
-            f"--date {self.day.isoformat()} --days {self.days} --seed {self.seed}",
-            f"--workers {self.workers} --concurrency {self.concurrency} --beats {self.beats}",
-        ]
-        if self.service_times is not None:
-            words.append(f"--service-times {self.service_times}")
-        if self.broker_url is not None:
-            words.append(f"--broker {self.broker_url}")
-        return " ".join([*words, *(f'--fault "{fault}"' for fault in self.faults)])
-
-
-@dataclass(frozen=True)
-class Hour:
-    """One hour of the replay, on the local wall clock."""
-
-    begins: str
-    deepest: int = 0
-    """The most messages that waited at once, over all queues."""
-    queue: str = ""
-    """The queue that held most of them."""
-    busiest: int = 0
-    """The most slots that were in use at once."""
-
-
-@dataclass(frozen=True)
-class AppOutcome:
-    """What became of it."""
-
-    plan: AppPlan
-    timezone: str
-    slots: int
-    trace_hash: str
-    events: int
-    wall_seconds: float
-    beat: dict[str, int]
-    tasks: dict[str, dict[str, int]]
-    queues: dict[str, dict[str, float]]
-    hours: list[Hour]
-    together: dict[str, int]
-    """Pairs of entries, and how often both were due at the same instant."""
-    left: int
-    """Messages that still waited or ran at the end."""
-    changing_days: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Runs of each entry on the next days on which the clocks change, and on a plain one."""
-
-    @property
-    def peak(self) -> Hour:
-        return max(self.hours, key=lambda hour: hour.deepest)
-
-    def as_dict(self) -> dict[str, Any]:
-        """What ``--json`` writes."""
-        return {
-            "app": self.plan.app,
-            "date": self.plan.day.isoformat(),
-            "days": self.plan.days,
-            "timezone": self.timezone,
-            "seed": self.plan.seed,
-            "broker": "redis" if self.plan.broker_url else "memory",
-            "trace_hash": self.trace_hash,
-            "events": self.events,
-            "wall_seconds": round(self.wall_seconds, 3),
-            "events_per_second": round(self.events / self.wall_seconds, 1),
-            "beat": self.beat,
-            "tasks": self.tasks,
-            "queues": self.queues,
-            "hours": [vars(hour) for hour in self.hours],
-            "together": self.together,
-            "left": self.left,
-            "changing_days": self.changing_days,
-            "replay": self.plan.command,
-        }
+STRIDE = timedelta(minutes=30)
 
 
 class _Hours:
@@ -125,7 +34,7 @@ class _Hours:
     def __init__(self, zone: ZoneInfo) -> None:
         self._zone = zone
         self._depth: Counter[str] = Counter()
-        self._running = 0
+        self._at_work: dict[str, set[str]] = defaultdict(set)
         self._hours: dict[str, Hour] = {}
         self._due: dict[datetime, set[str]] = defaultdict(set)
 
@@ -135,9 +44,11 @@ class _Hours:
         elif event == "received":
             self._depth[fields["queue"]] -= 1
         elif event == "started":
-            self._running += 1
+            self._at_work[fields["worker"]].add(fields["id"])
         elif event in ENDS:
-            self._running -= 1
+            self._at_work[fields["worker"]].discard(fields["id"])
+        elif event in ("killed", "exited"):
+            self._at_work.pop(fields.get("worker", ""), None)
         elif event == "beat":
             self._due[now.replace(microsecond=0)].add(fields["entry"])
             return
@@ -154,7 +65,7 @@ class _Hours:
             name,
             max(hour.deepest, waiting),
             queue if waiting > hour.deepest and most > 0 else hour.queue,
-            max(hour.busiest, self._running),
+            max(hour.busiest, sum(map(len, self._at_work.values()))),
         )
 
     @property
@@ -169,19 +80,32 @@ class _Hours:
         return dict(pairs.most_common())
 
 
+def span_of(theirs: Celery, plan: AppPlan) -> tuple[datetime, datetime, ZoneInfo]:
+    """When the days begin and end, and where."""
+    zone = ZoneInfo(str(theirs.timezone))
+    start, end = (_midnight(plan.day + timedelta(days=days), zone) for days in (0, plan.days))
+    return start, end, zone
+
+
 def replay(
-    theirs: Celery, plan: AppPlan, times: ServiceTimes, *, trace_into: TextIO | None = None
+    theirs: Celery,
+    plan: AppPlan,
+    times: ServiceTimes,
+    *,
+    trace_into: TextIO | None = None,
+    observers: Sequence[Observer] = (),
+    progress: Callable[[datetime, int], None] | None = None,
 ) -> AppOutcome:
     """Replay the days of ``plan``. Nothing of the app's is contacted, no body is run.
 
+    ``progress`` is told the virtual instant and the events so far, every half an hour of it.
     Raises ``NotEmptyError`` and redis-py's errors for a ``broker_url``.
     """
     began = wall_seconds()
     rng = Random(f"{plan.seed}:service times")
     twin = twin_of(theirs, times, rng)
     tasks = names_of(theirs)
-    zone = ZoneInfo(str(twin.timezone))
-    start, end = (_midnight(plan.day + timedelta(days=days), zone) for days in (0, plan.days))
+    start, end, zone = span_of(twin, plan)
     figures, hours = Figures(start=start, end=end), _Hours(zone)
     with ExitStack() as stack:
         stack.enter_context(signals_muted())
@@ -198,9 +122,14 @@ def replay(
         )
         deployment.trace.observe(figures.see)
         deployment.trace.observe(hours.see)
+        for observer in observers:
+            deployment.trace.observe(observer)
         _load(deployment, twin, times, start=start, days=plan.days)
         schedule(deployment, deployment, plan.faults, ENGINE_FAULTS, day=plan.day, zone=zone)
-        deployment.run_until(end)
+        while deployment.now < end:
+            deployment.run_until(min(end, deployment.now + STRIDE))
+            if progress is not None:
+                progress(deployment.now, deployment.trace.lines)
         queues = figures.queues()
         for queue, each in queues.items():
             each["wait_max"] = percentile(figures.waits[queue], 1.0)
@@ -221,7 +150,22 @@ def replay(
                 for counts in figures.tasks.values()
             )
             + max(0, sum(figures.depth.values())),
+            sometimes=_sometimes(deployment, plan),
         )
+
+
+def _sometimes(deployment: Deployment, plan: AppPlan) -> dict[str, int]:
+    counts = deployment.trace.counts
+    found = {
+        "a task retried": counts["retried"],
+        "a task failed": counts["failed"],
+        "a message redelivered": counts["redelivered"],
+        "a message in its queue twice": counts["duplicated"],
+        "a process killed": counts["killed"],
+        "a pool's child lost": counts["lost"],
+    }
+    kinds = Counter(fault.kind for fault in plan.faults)
+    return {**found, **{f"fault: {kind}": number for kind, number in kinds.items()}}
 
 
 def changing_days(theirs: Celery, after: date) -> dict[str, dict[str, int]]:

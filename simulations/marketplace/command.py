@@ -27,8 +27,11 @@ from simulations.engine.faults import Fault, parse
 from simulations.engine.real_redis import NotEmptyError
 from simulations.marketplace import chaos, screen
 from simulations.marketplace.faults import FAULTS
+from simulations.marketplace.outcome import Outcome
 from simulations.marketplace.plan import Plan
-from simulations.marketplace.replay import Replay
+from simulations.marketplace.replay import CALM, Replay
+from simulations.report.axis import LocalAxis
+from simulations.report.timeline import Timeline
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     try:
         plan = _plan(options)
-        check_files(json=options.json, trace=options.trace)
+        check_files(json=options.json, trace=options.trace, report=options.report)
     except ValueError as error:
         parser.error(str(error))
     if options.chaos:
@@ -73,6 +76,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--shrink", action="store_true", help="find the fewest faults that still break it")
     add("--json", type=Path, metavar="FILE", help="write the figures")
     add("--trace", type=Path, metavar="FILE", help="write every event, a JSON object a line")
+    add("--report", type=Path, metavar="FILE", help="write a page to read: one HTML file")
     return parser
 
 
@@ -92,8 +96,8 @@ def _plan(options: argparse.Namespace) -> Plan:
         raise ValueError("--chaos draws its own faults: leave --fault out, or leave --chaos out")
     if options.shrink and not options.chaos and not faults:
         raise ValueError("--shrink needs faults to leave out: add --chaos, or --fault")
-    if options.chaos and (options.trace or options.broker):
-        raise ValueError("--chaos runs many days: --trace and --broker are for one")
+    if options.chaos and (options.trace or options.report or options.broker):
+        raise ValueError("--chaos runs many days: --trace, --report and --broker are for one")
     if options.chaos and options.hours:
         raise ValueError("--chaos draws its faults from whole days: leave --hours out")
     if options.hours and options.days == 1:
@@ -138,12 +142,31 @@ def _day(parser: argparse.ArgumentParser, plan: Plan, options: argparse.Namespac
                 f"--broker {plan.broker_url}: {error}; name an empty database, such as "
                 "redis://localhost:6379/9"
             )
+        timeline = None if options.report is None else _watched(replay)
         outcome = screen.watch(console, replay)
     if outcome.broken is not None and options.shrink:
         outcome = replace(outcome, fewest=chaos.shrink(plan, outcome.broken.name))
     screen.show(console, outcome)
     _write_json(options.json, outcome.as_dict())
+    if timeline is not None:
+        _write_report(options.report, replay, outcome, timeline)
     return DONE if outcome.broken is None else BROKEN
+
+
+def _watched(replay: Replay) -> Timeline:
+    timeline = Timeline(LocalAxis(replay.start, replay.end + CALM, replay.zone))
+    replay.deployment.trace.observe(timeline.see)
+    return timeline
+
+
+def _write_report(path: Path, replay: Replay, outcome: Outcome, timeline: Timeline) -> None:
+    # Imported only now: a plotting library takes a second, and no run needs it.
+    from simulations.marketplace.report import page_of
+    from simulations.report.page import write
+
+    with written_when_complete(path) as into:
+        if into is not None:
+            write(page_of(replay, outcome, timeline), into)
 
 
 def _chaos(plan: Plan, options: argparse.Namespace) -> int:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from simulations.engine.clock import wall_seconds
 from simulations.engine.faults import FaultKind
+from simulations.live import live
 from simulations.marketplace.chaos import Chaos, DayOfChaos
 from simulations.marketplace.outcome import Outcome
 from simulations.marketplace.replay import CALM, Replay
@@ -20,30 +19,12 @@ from simulations.tables import table
 
 def watch(console: Console, replay: Replay) -> Outcome:
     """Run the replay; in a terminal with the virtual clock and the speed."""
-    if not console.is_terminal:
-        return replay.run()
-    columns = (
-        TextColumn("{task.fields[clock]}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[speed]} events/s"),
-    )
-    whole = (replay.end + CALM - replay.start).total_seconds()
-    # Its own thread would ask the virtual clock when to draw.
-    with Bar(*columns, console=console, auto_refresh=False, transient=True) as bar:
-        task = bar.add_task("", total=whole, clock="", speed="")
-
-        def progress(now: datetime) -> None:
-            seconds = wall_seconds() - replay.began
-            bar.update(
-                task,
-                completed=(now - replay.start).total_seconds(),
-                clock=f"{now.astimezone(replay.zone):%a %d %b %H:%M}",
-                speed=f"{replay.deployment.trace.lines / seconds:,.0f}",
-                refresh=True,
-            )
-
-        return replay.run(progress=progress)
+    end = replay.end + CALM
+    with live(console, start=replay.start, end=end, zone=replay.zone) as tell:
+        if tell is None:
+            return replay.run()
+        trace = replay.deployment.trace
+        return replay.run(progress=lambda now: tell(now, trace.lines))
 
 
 def show(console: Console, outcome: Outcome) -> None:
