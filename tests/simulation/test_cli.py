@@ -37,13 +37,16 @@ def day(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         (["--fault", "kill-worker@25:00"], "names no time of day"),
         (["--fault", "redis-down@10:00/0s"], "lasts no time"),
         (["--chaos", "--fault", "kill-worker@10:00"], "--chaos draws its own faults"),
-        (["--chaos", "--trace", "t.jsonl"], "--trace and --broker are for one"),
+        (["--chaos", "--trace", "t.jsonl"], "--trace, --report and --broker are for one"),
+        (["--chaos", "--report", "r.html"], "--trace, --report and --broker are for one"),
         (["--hours", "0"], "'0' is no number from 1 to 25"),
         (["--hours", "2", "--fault", "kill-worker@02:00"], "kill-worker@02:00 begins when the"),
         (["--hours", "2", "--storm", "02:00/9"], "the storm at 02:00 begins when the"),
         (["--chaos", "--hours", "2"], "--chaos draws its faults from whole days"),
         (["--shrink"], "--shrink needs faults to leave out"),
         (["--json", "no/such/folder/day.json"], "name a file in a folder that exists"),
+        (["--report", "no/such/folder/day.html"], "name a file in a folder that exists"),
+        (["--report", "."], "--report .: name a file in a folder that exists"),
         (["--seedling"], "unrecognized arguments: --seedling"),
     ],
 )
@@ -59,7 +62,7 @@ def test_a_wrong_argument_ends_with_one_line_that_says_what_is_right(
 def test_a_broker_that_is_not_there_is_a_bad_argument_and_nothing_is_written(
     tmp_path: Path,
 ) -> None:
-    files = ["--trace", "t.jsonl", "--json", "t.json"]
+    files = ["--trace", "t.jsonl", "--json", "t.json", "--report", "t.html"]
     ended = day("--broker", "redis://127.0.0.1:1/0", *files, cwd=tmp_path)
     assert ended.returncode == 2
     assert "--broker redis://127.0.0.1:1/0" in ended.stderr.splitlines()[-1]
@@ -77,7 +80,7 @@ def test_every_fault_is_listed_with_its_syntax() -> None:
 def test_a_day_writes_its_figures_and_a_trace_with_the_hash_that_it_prints(tmp_path: Path) -> None:
     ended = day(
         *("--date", "2026-11-01", "--bookings", "8", "--seed", "9"),
-        *("--json", "day.json", "--trace", "day.jsonl"),
+        *("--json", "day.json", "--trace", "day.jsonl", "--report", "day.html"),
         cwd=tmp_path,
     )
     assert ended.returncode == 0, ended.stderr
@@ -87,7 +90,10 @@ def test_a_day_writes_its_figures_and_a_trace_with_the_hash_that_it_prints(tmp_p
     assert figures["trace_hash"] == sha256(lines).hexdigest()
     assert figures["trace_hash"] in ended.stdout
     assert figures["events"] == len(lines.splitlines())
-    assert {path.name for path in tmp_path.iterdir()} == {"day.json", "day.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {"day.json", "day.jsonl", "day.html"}
+    page = (tmp_path / "day.html").read_text(encoding="utf-8")
+    assert "All 13 invariants hold" in page
+    assert figures["trace_hash"] in page
     assert figures["replay"] == (
         "python simulations/day.py --date 2026-11-01 --seed 9 --bookings 8"
     )

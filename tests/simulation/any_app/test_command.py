@@ -10,6 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.simulation.report.pages import Read
+
+pytestmark = pytest.mark.timeout(180)  # whole days, in processes of their own
+
+NOTHING = dict.fromkeys(("runs", "succeeded", "failed", "retried", "redelivered", "lost"), 0)
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "simulations" / "examples"
 
@@ -42,10 +47,38 @@ def test_a_package_called_app_with_priorities_and_a_crontab(tmp_path: Path) -> N
     assert shop["beat"] == {"invoices": 1, "nightly-report": 1, "stock": 144}
     assert shop["tasks"]["app.checkout"]["succeeded"] == 3000
     assert shop["tasks"]["app.checkout"]["retried"] > 20
-    assert shop["tasks"]["app.report"] == {"runs": 1, "failed": 1}  # at its soft time limit
-    assert shop["tasks"]["app.invoices"] == {"runs": 1, "succeeded": 1}
+    report = {"runs": 1, "failed": 1}  # at its soft time limit
+    assert shop["tasks"]["app.report"] == {**NOTHING, **report}
+    assert shop["tasks"]["app.invoices"] == {**NOTHING, "runs": 1, "succeeded": 1}
     assert shop["together"]["invoices + nightly-report"] == 1
     assert shop["timezone"] == "Europe/Berlin"
+
+
+def test_it_has_every_figure_that_a_marketplace_has(tmp_path: Path) -> None:
+    feeds = replayed("feeds", tmp_path, *FEEDS, "--fault", "kill-worker@10:00")
+    for key in ("broker", "events", "events_per_second", "wall_seconds", "mails", "invariants"):
+        assert key in feeds
+    assert feeds["sometimes"]["fault: kill-worker"] == 1
+    assert feeds["sometimes"]["a process killed"] == 1
+    assert max(hour["busiest"] for hour in feeds["hours"]) <= 8
+
+
+def test_the_report_says_when_the_backlog_is_deepest_and_what_the_clocks_do(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "day.html"
+    few = ("--workers", "1", "--concurrency", "1", "--date", "2026-10-25")
+    figures = replayed("shop", tmp_path, *SHOP, *few, "--report", str(path))
+    found = Read(path.read_text(encoding="utf-8"))
+    verdict = found.within("verdict")
+    assert "The backlog is deepest from 2026-10-25 02:00 CEST" in verdict
+    assert "stock runs 144 times, where its pace asks for 150" in verdict
+    assert "from 03:00 CEST to 02:00 CET" in found.within("timeline")
+    assert "invoices + nightly-report" in found.within("together")
+    assert found.within("replay-command") == figures["replay"]
+    for part in ("figures", "queues", "beat", "tasks", "sometimes"):
+        assert part in found.ids
+    assert "invariants" not in found.ids
 
 
 def test_what_the_clocks_do_to_a_schedule(tmp_path: Path) -> None:
@@ -93,6 +126,7 @@ def test_a_seed_gives_the_same_day_again_also_with_a_kill(tmp_path: Path) -> Non
         (["--app", "feeds.worker", "--fault", "smtp-down@10:00/5m"], "there is no fault"),
         (["--app", "feeds.worker", "--service-times", "none.toml"], "none.toml cannot be read"),
         (["--app", "feeds.worker", "--service-times", "worker.toml"], "cannot be read"),
+        (["--app", "feeds.worker", "--report", "no/day.html"], "in a folder that exists"),
         (["--app", "feeds.worker", "--bookings", "5"], "unrecognized arguments: --bookings 5"),
         (["--app", "feeds.worker", "--broker", "redis://127.0.0.1:1/0"], "--broker redis://"),
     ],
