@@ -117,7 +117,7 @@ def _verdict(outcome: AppOutcome) -> Verdict:
     headline = (
         f"The backlog is deepest from {peak.begins}" if peak.deepest else "Nothing ever waits"
     )
-    return Verdict(True, headline, tuple(lines))
+    return Verdict(None, headline, tuple(lines))
 
 
 def _changes(outcome: AppOutcome) -> list[str]:

@@ -59,7 +59,11 @@ def page_of(replay: Replay, outcome: Outcome, timeline: Timeline) -> Page:
         broken_at=None if broken is None else broken.at,
         notes=(
             *(change.what for change in timeline.axis.changes),
-            f"Grey: the calm after the days, {calm} in which nobody books and everything drains.",
+            *(
+                (f"Grey: the calm after the days, {calm} in which all drains.",)
+                if not broken
+                else ()
+            ),
             *(("Amber: while a fault lasts; dotted: when one struck.",) if faults else ()),
             *(("The red line: here the invariant broke.",) if broken else ()),
         ),

@@ -102,7 +102,8 @@ class LocalAxis:
             minute = local.hour * 60 + local.minute
             for step, (at, text) in places.items():
                 if step < DAY:
-                    due = minute % step == 0 or (instant in changed and step <= MARKS_CHANGES)
+                    due = minute % step == 0 and not self._beside_change(instant, step)
+                    due = due or (instant in changed and step <= MARKS_CHANGES)
                 else:
                     due = minute == 0 and day % (step // DAY) == 0
                 if due and len(at) <= MOST_TICKS:
@@ -119,6 +120,13 @@ class LocalAxis:
             for number, level in enumerate(fitting)
             if number == 0 or level["at"] != fitting[number - 1]["at"]
         ]
+
+    def _beside_change(self, instant: datetime, step: int) -> bool:
+        """Whether a tick here would touch that of a change of the clocks."""
+        near = timedelta(minutes=0.6 * step)
+        return 60 < step <= MARKS_CHANGES and any(
+            timedelta(0) < abs(instant - change.at) < near for change in self.changes
+        )
 
     def _tick(self, local: datetime, minute: int, instant: datetime) -> str:
         if minute == 0:

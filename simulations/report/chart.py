@@ -11,6 +11,7 @@ from plotly import graph_objects
 from simulations.report import palette
 from simulations.report.drawing import (
     LANE_HEIGHT,
+    TIME_AND_TEXT,
     WIDE_ROW_HEIGHT,
     Drawing,
     Panel,
@@ -71,8 +72,10 @@ def _faults(timeline: Timeline) -> Panel:
                     "mode": "lines+markers" if len(instants) > 1 else "markers",
                     "x": [axis.place(instant) for instant in instants],
                     "y": [0] * len(instants),
-                    "customdata": [[axis.label(instant)] for instant in instants],
-                    "hovertemplate": f"{shown(span.fault)}<extra></extra>",
+                    "customdata": [
+                        [axis.label(instant), shown(span.fault)] for instant in instants
+                    ],
+                    "hovertemplate": TIME_AND_TEXT,
                     "line": {"width": 6, "color": colour(palette.ORANGE)},
                     "marker": {"symbol": "diamond", "size": 9, "color": colour(palette.ORANGE)},
                 }
@@ -96,8 +99,8 @@ def _beat(timeline: Timeline) -> Panel:
             "mode": "markers",
             "x": [axis.place(mark.first) for mark in marks],
             "y": [0] * len(marks),
-            "customdata": [[axis.label(mark.first), mark.runs] for mark in marks],
-            "hovertemplate": "runs: %{customdata[1]}<extra></extra>",
+            "customdata": [[axis.label(mark.first), _runs(mark.runs)] for mark in marks],
+            "hovertemplate": TIME_AND_TEXT,
             "marker": {
                 "symbol": "line-ns-open",
                 "size": 12,
@@ -105,10 +108,12 @@ def _beat(timeline: Timeline) -> Panel:
                 "line": {"width": 1.6, "color": colour(palette.BLUE)},
             },
         }
-        panel.rows.append(
-            Row([trace], name, "1 run" if runs == 1 else f"{runs:,} runs", LANE_HEIGHT)
-        )
+        panel.rows.append(Row([trace], name, _runs(runs), LANE_HEIGHT))
     return panel
+
+
+def _runs(runs: int) -> str:
+    return "1 run" if runs == 1 else f"{runs:,} runs"
 
 
 def _busiest(timeline: Timeline) -> list[str]:
@@ -147,10 +152,14 @@ def _waits(timeline: Timeline) -> Panel:
         p50s, p99s = ([waits[bin_][part] for bin_ in bins] for part in (0, 1))
         lower, upper = [_scaled(each) for each in p50s], [_scaled(each) for each in p99s]
         above = [round(high - low, 4) for low, high in zip(lower, upper, strict=True)]
+        said = [
+            f"p50 {_duration(p50)}, p99 {_duration(p99)}"
+            for p50, p99 in zip(p50s, p99s, strict=True)
+        ]
         row = Row(
             [
-                _wait_bars("p50", bins, lower, p50s, palette.BLUE),
-                _wait_bars("p99", bins, above, p99s, palette.PALE_BLUE),
+                _bars(bins, lower, palette.BLUE, said),
+                _bars(bins, above, palette.PALE_BLUE),
             ],
             queue,
             f"p99 at most {_duration(max(p99s))}",
@@ -159,20 +168,6 @@ def _waits(timeline: Timeline) -> Panel:
         )
         panel.rows.append(row)
     return panel
-
-
-def _wait_bars(
-    name: str,
-    bins: Sequence[int],
-    heights: Sequence[float],
-    seconds: Sequence[float],
-    ink: tuple[str, str],
-) -> Trace:
-    return {
-        **_bars(bins, heights, name, ink),
-        "customdata": [_duration(each) for each in seconds],
-        "hovertemplate": f"{name} %{{customdata[1]}}<extra></extra>",
-    }
 
 
 def _scaled(seconds: float) -> float:
@@ -224,47 +219,55 @@ def _stacked(
     found = {kind: counts for kind, counts in kinds.items() if counts}
     if not found:
         return Panel(title)
-    bins = {bin_ for counts in found.values() for bin_ in counts}
-    most = max(sum(counts.get(bin_, 0) for counts in found.values()) for bin_ in bins)
+    bins = sorted({bin_ for counts in found.values() for bin_ in counts})
+    heights = {kind: [counts.get(bin_, 0) for bin_ in bins] for kind, counts in found.items()}
+    most = max(map(sum, zip(*heights.values(), strict=True)))
     names = " ".join(
-        f"<span style='color:{colour(inks[kind])}'>■</span> {kind} {sum(counts.values()):,}"
-        for kind, counts in found.items()
+        f"<span style='color:{colour(inks[kind])}'>■</span> {kind} {sum(counts):,}"
+        for kind, counts in heights.items()
     )
+    said = [
+        ", ".join(f"{kind} {heights[kind][place]:,}" for kind in heights)
+        for place in range(len(bins))
+    ]
     traces = [
-        {
-            **_bars(sorted(counts), [counts[bin_] for bin_ in sorted(counts)], kind, inks[kind]),
-            "hovertemplate": f"{kind}: %{{y:,}}<extra></extra>",
-        }
-        for kind, counts in found.items()
+        _bars(bins, counts, inks[kind], said if place == 0 else None)
+        for place, (kind, counts) in enumerate(heights.items())
     ]
     return Panel(title, names, [Row(traces, height=WIDE_ROW_HEIGHT, most=most)])
 
 
-def _area(peaks: Iterable[int], name: str) -> Trace:
+def _area(peaks: Iterable[int], what: str) -> Trace:
     values = list(peaks)
+    # Once more at the end, so that the last bin has its breadth.
+    values.append(values[-1])
     return {
         "type": "scatter",
         "mode": "lines",
-        # Once more at the end, so that the last bin has its breadth.
-        "x": list(range(len(values) + 1)),
-        "y": [*values, values[-1]],
+        "x": list(range(len(values))),
+        "y": values,
         "meta": "bins",
-        "name": name,
-        "hovertemplate": f"{name}: %{{y:,}}<extra></extra>",
+        "customdata": [f"{each:,} {what}" for each in values],
+        "hovertemplate": TIME_AND_TEXT,
         "line": {"shape": "hv", "width": 1.3, "color": colour(palette.BLUE)},
         "fill": "tozeroy",
         "fillcolor": colour(palette.PALE_BLUE),
     }
 
 
-def _bars(bins: Sequence[int], heights: Sequence[float], name: str, ink: tuple[str, str]) -> Trace:
-    return {
+def _bars(
+    bins: Sequence[int],
+    heights: Sequence[float],
+    ink: tuple[str, str],
+    said: Sequence[str] | None = None,
+) -> Trace:
+    bars: Trace = {
         "type": "bar",
         "x": [bin_ + 0.5 for bin_ in bins],
         "y": list(heights),
-        "customdata": list(heights),
         "width": 1,
-        "meta": "bins",
-        "name": name,
         "marker": {"color": colour(ink), "line": {"width": 0}},
     }
+    if said is None:
+        return {**bars, "hoverinfo": "skip"}
+    return {**bars, "meta": "bins", "customdata": list(said), "hovertemplate": TIME_AND_TEXT}

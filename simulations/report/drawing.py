@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from html import escape
 from typing import Any
 
@@ -19,6 +19,8 @@ TOP, BOTTOM = 64, 44
 """Pixels."""
 
 Trace = dict[str, Any]
+TIME_AND_TEXT = "%{customdata[0]}<br>%{customdata[1]}<extra></extra>"
+"""What a trace says where it is pointed at; one of each strip does."""
 
 
 def colour(role: tuple[str, str]) -> str:
@@ -171,14 +173,15 @@ class Drawing:
             if row.line_at is not None:
                 self.shapes.append(_level(f"y{name}", row.line_at))
         x_axis = {
-            "range": [0, self.timeline.bins],
+            "range": [0, self._breadth],
             "showgrid": True,
             "gridcolor": colour(palette.GRID),
             "zeroline": False,
             "tickmode": "array",
             "tickangle": 0,
             "tickfont": {"size": 11, "color": colour(palette.MUTED)},
-            "unifiedhovertitle": {"text": "%{customdata[0]}"},
+            # It could only be a number of bins: each strip's text begins with the time.
+            "unifiedhovertitle": {"text": " "},
         }
         layout["xaxis"] = {**x_axis, "anchor": "free", "position": 0, "side": "bottom"}
         # The same once more at the top, which nobody has to scroll down for.
@@ -208,6 +211,12 @@ class Drawing:
         ]
         layout["shapes"] = self.shapes
         return graph_objects.Figure(data=self.traces, layout=layout)
+
+    @property
+    def _breadth(self) -> int:
+        """Bins on the axis: up to where the run came, but an hour at least."""
+        axis = self.timeline.axis
+        return max(self.timeline.bins, min(axis.bins, timedelta(hours=1) // axis.width))
 
     def _y_axis(self, row: Row, top: int) -> dict[str, Any]:
         axis: dict[str, Any] = {

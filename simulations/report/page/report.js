@@ -26,10 +26,9 @@
 
   for (const trace of run.figure.data) {
     if (trace.meta === "bins") {
-      const values = trace.customdata ?? trace.y;
       const last = run.labels.length - 1;
-      trace.customdata = trace.x.map(
-        (x, place) => [run.labels[Math.min(Math.floor(x), last)], values[place]]);
+      trace.customdata = trace.customdata.map(
+        (text, place) => [run.labels[Math.min(Math.floor(trace.x[place]), last)], text]);
     }
   }
   const bright = JSON.stringify(run.figure);

@@ -110,4 +110,11 @@ def test_of_very_many_the_first_and_the_deepest_are_drawn_and_it_says_so(number:
 
 
 def test_a_run_in_which_nothing_happens_can_be_drawn() -> None:
-    assert drawn(a_timeline())["layout"]["xaxis"]["range"] == [0, 1]
+    assert drawn(a_timeline())["layout"]["xaxis"]["range"] == [0, 12]
+
+
+def test_a_run_that_was_stopped_is_drawn_until_there_and_an_hour_at_least() -> None:
+    for minutes, breadth in ((5, 12), (90, 19)):
+        timeline = a_timeline()
+        run_a_task(timeline, timeline.axis.start + timedelta(minutes=minutes))
+        assert drawn(timeline)["layout"]["xaxis"]["range"] == [0, breadth]
