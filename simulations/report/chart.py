@@ -137,7 +137,7 @@ def _depths(timeline: Timeline) -> Panel:
 
 
 def _waits(timeline: Timeline) -> Panel:
-    panel = Panel("Waits", "p50 dark, p99 light; logarithmic")
+    panel = Panel("Waits", "p50 full, p99 pale; logarithmic")
     queues = [
         queue
         for queue in _busiest(timeline)
