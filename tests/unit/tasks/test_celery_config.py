@@ -146,9 +146,6 @@ def test_the_schedule_names_tasks_that_are_there() -> None:
     assert {entry.task for entry in BEAT_ENTRIES} <= set(our_tasks())
 
 
-@pytest.mark.xfail(
-    strict=True, raises=FileNotFoundError, reason="the compose file comes with the containers"
-)
 def test_every_entry_of_the_schedule_goes_to_a_queue_that_a_worker_takes_from() -> None:
     compose = (REPOSITORY / "docker-compose.celery.yml").read_text()
     services = re.findall(r"^  (\w+):$", compose, re.MULTILINE)
