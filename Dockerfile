@@ -15,9 +15,9 @@ COPY pyproject.toml requirements-celery.txt requirements-dev.lock README.md LICE
 RUN pip install --no-compile --constraint requirements-dev.lock '.[postgres]' \
  && pip uninstall --quiet --yes instainstru-tasks setuptools pip \
  && find /opt/venv -name tests -type d -prune -exec rm -rf {} + \
- && python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
+ && python -m compileall -q -j 0 /opt/venv/lib
 COPY app /srv/instainstru/app
-RUN python -m compileall -q --invalidation-mode unchecked-hash /srv/instainstru/app
+RUN python -m compileall -q /srv/instainstru/app
 
 FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 10001 instainstru \

@@ -26,7 +26,7 @@ def problem(url: str, metrics: Sequence[str] = ()) -> str | None:
         answer = connection.getresponse()
         page = answer.read().decode()
     except (OSError, HTTPException) as error:
-        return f"{url} does not answer: {error or type(error).__name__}"
+        return f"{url} does not answer: {str(error) or type(error).__name__}"
     finally:
         connection.close()
     if answer.status != 200:

@@ -164,7 +164,7 @@ class Compose:
     def mails(self) -> list[dict[str, Any]]:
         """What the mail catcher has, the newest first (Mailpit's API)."""
         url = f"http://{HOST}:{self.ports['MAIL_PORT']}/api/v1/messages?limit=1000"
-        with urlopen(url, timeout=10) as answer:  # noqa: S310 - our own http:// URL
+        with urlopen(url, timeout=10) as answer:
             found: list[dict[str, Any]] = json.load(answer)["messages"]
         return found
 

@@ -31,4 +31,4 @@ with db.transaction() as session:
         now=now,
     )
     bookings.confirm(session, lesson.id, now=now)
-print("confirmed")
+print("confirmed")  # noqa: T201

@@ -31,5 +31,5 @@ def deployment(compose_is_here: None) -> Iterator[Compose]:
     """Everything, with three workers and two beats, all healthy."""
     with Compose() as compose:
         compose.up("--scale", "celery_worker=3", "--scale", "celery_beat=2")
-        print(f"healthy after {compose.wait_until_healthy():.0f} s")
+        compose.wait_until_healthy()
         yield compose

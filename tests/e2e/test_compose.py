@@ -1,13 +1,17 @@
 """Everything in containers, as a person brings it up."""
 
+import ast
 import json
 import re
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+import redis
 
 from app.routing import WORKER_GROUPS
 from scripts.live.compose import Compose, leftovers
@@ -21,7 +25,9 @@ SOON_SECONDS = 60
 
 
 def celery(compose: Compose, *arguments: str) -> str:
-    return compose.run("exec", "-T", "celery_worker", "celery", "-A", "app.tasks", *arguments).stdout
+    return compose.run(
+        "exec", "-T", "celery_worker", "celery", "-A", "app.tasks", *arguments
+    ).stdout
 
 
 def test_as_many_run_as_were_asked_for(deployment: Compose) -> None:
@@ -62,8 +68,7 @@ def test_every_worker_says_what_it_is_doing(deployment: Compose) -> None:
 def test_a_task_that_is_called_by_hand_runs(deployment: Compose) -> None:
     name = "app.tasks.health.health_check"
     task_id = celery(deployment, "call", name, "--args=[]").strip()
-    found = json.loads(celery(deployment, "result", task_id).replace("'", '"').replace("True", "true"))
-    assert found["healthy"] is True
+    assert ast.literal_eval(celery(deployment, "result", task_id))["healthy"] is True
 
 
 def test_the_workers_logs_are_lines_of_json(deployment: Compose) -> None:
@@ -80,8 +85,6 @@ def test_flower_is_open_to_this_machine(deployment: Compose) -> None:
 
 
 def test_redis_serves_the_readme_s_url(deployment: Compose) -> None:
-    import redis
-
     with redis.Redis(host=HOST, port=deployment.ports["REDIS_PORT"]) as client:
         assert client.config_get("appendonly", "appendfsync", "maxmemory-policy") == {
             "appendonly": "yes",
@@ -120,9 +123,6 @@ def test_a_failure_leaves_nothing(compose_is_here: None) -> None:
 
 
 def test_ctrl_c_leaves_nothing(compose_is_here: None, tmp_path: Path) -> None:
-    import signal
-    import sys
-
     program = (
         "from scripts.live.compose import Compose\n"
         "with Compose() as compose:\n"

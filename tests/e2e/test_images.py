@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from scripts.live.compose import docker_answers
+from tests.compose_file import REPOSITORY
 from tests.container_images import app_image, inspect
 
 MEGABYTE = 1_000_000
 # What a person would call a secret in a build: its name beside a value.
-SECRET = re.compile(r"(?i)(password|passwd|secret|token|api_?key)\S*[=:]\s*\S|://[^/\s:]+:[^@\s]+@|PRIVATE KEY")
+SECRET = re.compile(
+    r"(?i)(password|passwd|secret|token|api_?key)\S*[=:]\s*\S|://[^/\s:]+:[^@\s]+@|PRIVATE KEY"
+)
 DEBIAN_WORDS = re.compile(r"GPG_KEY=\w+")
 
 
@@ -66,14 +69,14 @@ def test_it_works_with_a_root_file_system_that_nobody_can_write_to(image: dict[s
 
 
 def test_every_pool_and_the_driver_of_postgresql_are_there(image: dict[str, Any]) -> None:
-    said = run("python", "-c", "import eventlet, flower, gevent, psycopg; print(psycopg.pq.__impl__)")
+    program = "import eventlet, flower, gevent, psycopg; print(psycopg.pq.__impl__)"
+    said = run("python", "-c", program)
     assert said.stdout == "binary\n", said.stderr
 
 
 def test_what_it_runs_is_what_the_lock_names(image: dict[str, Any]) -> None:
-    locked = dict(
-        re.findall(r"^([\w.-]+)==(\S+)", open("requirements-dev.lock").read(), re.MULTILINE)
-    )
+    lock = (REPOSITORY / "requirements-dev.lock").read_text()
+    locked = dict(re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE))
     said = run(
         "python", "-c",
         "from importlib.metadata import distributions as d\n"

@@ -141,7 +141,9 @@ def test_nothing_works_on_a_schema_that_is_behind(name: str) -> None:
 def test_prometheus_scrapes_every_worker_and_beat() -> None:
     jobs = read("scripts/monitoring/prometheus.yml")["scrape_configs"]
     asked = {
-        (name, found["port"]) for job in jobs for found in job["dns_sd_configs"]
+        (name, found["port"])
+        for job in jobs
+        for found in job["dns_sd_configs"]
         for name in found["names"]
     }
     worker = Settings.model_fields["metrics_port"].default
