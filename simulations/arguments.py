@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 DONE, BROKEN, BAD_ARGUMENTS = 0, 1, 2
 PROGRAM = "python simulations/day.py"
@@ -65,3 +66,11 @@ def written_when_complete(path: Path | None) -> Iterator[TextIO | None]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_json(path: Path | None, figures: Mapping[str, Any]) -> None:
+    """Write what ``--json`` asks for, whole or not at all; nothing where it asks for nothing."""
+    with written_when_complete(path) as into:
+        if into is not None:
+            json.dump(figures, into, indent=2)
+            into.write("\n")

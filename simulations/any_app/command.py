@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from simulations.arguments import (
     a_date,
     check_files,
     number,
+    write_json,
     written_when_complete,
 )
 from simulations.engine.faults import ENGINE_FAULTS, parse
@@ -74,9 +74,7 @@ def main(arguments: Sequence[str]) -> int:
             parser.error(f"--broker {plan.broker_url}: {error}; name an empty database")
     outcome = replace(outcome, changing_days=changing_days(theirs, plan.day))
     _show(console, outcome)
-    if options.json is not None:
-        text = json.dumps(outcome.as_dict(), indent=2)
-        options.json.write_text(f"{text}\n", encoding="utf-8")
+    write_json(options.json, outcome.as_dict())
     if timeline is not None:
         _write_report(options.report, outcome, timeline, end)
     return DONE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,6 +20,7 @@ from simulations.arguments import (
     a_date,
     check_files,
     number,
+    write_json,
     written_when_complete,
 )
 from simulations.engine.faults import Fault, parse
@@ -147,7 +147,7 @@ def _day(parser: argparse.ArgumentParser, plan: Plan, options: argparse.Namespac
     if outcome.broken is not None and options.shrink:
         outcome = replace(outcome, fewest=chaos.shrink(plan, outcome.broken.name))
     screen.show(console, outcome)
-    _write_json(options.json, outcome.as_dict())
+    write_json(options.json, outcome.as_dict())
     if timeline is not None:
         _write_report(options.report, replay, outcome, timeline)
     return DONE if outcome.broken is None else BROKEN
@@ -176,10 +176,5 @@ def _chaos(plan: Plan, options: argparse.Namespace) -> int:
     if broken is not None and broken.invariant is not None and options.shrink:
         found = replace(found, fewest=chaos.shrink(broken.plan, broken.invariant))
     screen.show_chaos(console, found)
-    _write_json(options.json, found.as_dict())
+    write_json(options.json, found.as_dict())
     return DONE if broken is None else BROKEN
-
-
-def _write_json(path: Path | None, figures: dict[str, object]) -> None:
-    if path is not None:
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
