@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import BindParameter, ColumnElement, Table, bindparam, case, func, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Executable,
+    Table,
+    bindparam,
+    case,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from app.models import EmailKind, EmailMessage, EmailState, PasswordReset
@@ -42,19 +52,25 @@ _held_by_claim = (
     _mails.c.state == EmailState.SENDING,
     _mails.c.claims == bindparam("number"),
 )
-# Built once: they are run for each mail.
-_CLAIM = {
-    include_failed: update(_mails)
-    .where(_of_mail, claimable(bindparam("now"), include_failed=include_failed))
-    .values(
-        state=EmailState.SENDING,
-        leased_until=bindparam("until"),
-        claims=_mails.c.claims + 1,
-        uncertain=_mails.c.uncertain + case((_mails.c.state == EmailState.SENDING, 1), else_=0),
+
+
+def claiming(*, include_failed: bool) -> Executable:
+    """The statement that claims the mail ``email_id`` at ``now``, ``until`` then."""
+    return (
+        update(_mails)
+        .where(_of_mail, claimable(bindparam("now"), include_failed=include_failed))
+        .values(
+            state=EmailState.SENDING,
+            leased_until=bindparam("until"),
+            claims=_mails.c.claims + 1,
+            uncertain=_mails.c.uncertain + case((_mails.c.state == EmailState.SENDING, 1), else_=0),
+        )
+        .returning(_mails.c.claims, _mails.c.uncertain, _mails.c.kind)
     )
-    .returning(_mails.c.claims, _mails.c.uncertain, _mails.c.kind)
-    for include_failed in (False, True)
-}
+
+
+# Built once: they are run for each mail.
+_CLAIM = {failed_too: claiming(include_failed=failed_too) for failed_too in (False, True)}
 _HELD = select(_mails.c.id).where(*_held_by_claim)
 _MARK_SENT = (
     update(_mails)
