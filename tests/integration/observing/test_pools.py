@@ -50,7 +50,10 @@ def test_a_pool_counts_and_logs_every_end_of_a_task(
     for histogram in ("run", "wait"):
         counts = watched.samples(f"celery_task_{histogram}_seconds_count")
         assert sum(counts.values()) == 5, histogram
-    assert watched.samples("dead_letters_total") == {(jobs.fail.name,): 1}
+    died = {
+        task: number for task, number in watched.samples("dead_letters_total").items() if number
+    }
+    assert died == {(jobs.fail.name,): 1}
     assert watched.samples("worker_slots")[("busy",)] == 0
 
     for entry_ids, trace_id in ((first, A), ([twice], B)):

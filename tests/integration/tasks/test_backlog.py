@@ -18,7 +18,7 @@ LOOKS = 8
 """How many margins the pump watches the backlog for."""
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_backlog_of_ten_thousand_is_never_resent(
     breakable_bench: JobBench, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
