@@ -18,7 +18,7 @@ from simulations.engine.faults import Fault
 from simulations.marketplace.plan import Plan
 from simulations.marketplace.replay import Replay
 
-pytestmark = pytest.mark.timeout(120)  # a day has two thousand runs of tasks that ask a database
+pytestmark = pytest.mark.timeout(300)  # a day has two thousand runs of tasks that ask a database
 
 ROOT = Path(__file__).parents[3]
 SUMMER = Plan(day=date(2026, 7, 15), bookings=20, seed=3)
