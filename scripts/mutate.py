@@ -16,7 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,8 +193,9 @@ def apply(mutation: Mutation, root: Path) -> None:
         path.write_text(text.replace(change.old, change.new), encoding="utf-8")
 
 
-def find(mutation: Mutation, *, most_seeds: int = MOST_SEEDS) -> Finding:
-    """Replay days of a changed copy until the mistake shows, with one seed after the other."""
+@contextmanager
+def changed_copy(mutation: Mutation) -> Iterator[Path]:
+    """A folder with a copy of what a replay needs, the mistake made in it; gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         root = Path(folder)
         for name in COPIED:
@@ -204,6 +206,12 @@ def find(mutation: Mutation, *, most_seeds: int = MOST_SEEDS) -> Finding:
             else:
                 shutil.copy(source, root / name)
         apply(mutation, root)
+        yield root
+
+
+def find(mutation: Mutation, *, most_seeds: int = MOST_SEEDS) -> Finding:
+    """Replay days of a changed copy until the mistake shows, with one seed after the other."""
+    with changed_copy(mutation) as root:
         for seed in range(1, most_seeds + 1):
             first = _replay(root, mutation, seed)
             if mutation.by_traces:
