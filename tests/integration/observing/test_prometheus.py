@@ -1,72 +1,44 @@
 """A real Prometheus with our rules asks a real deployment what the dashboard asks."""
 
-import json
 import shutil
-import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 import yaml
 
-from scripts.live.deployment import REPOSITORY
 from scripts.live.ports import HOST, free_port
+from scripts.live.prometheus import MONITORING, Prometheus, dashboard_queries
 from scripts.live.redis_server import RedisServer
 from tests.integration.observing.watching import ANSWER, Watched
 
-MONITORING = REPOSITORY / "scripts" / "monitoring"
-VARIABLES = {"$__rate_interval": "10s", "$queue": ".*"}
 
-
-class Prometheus:
+def start_prometheus(watched: Watched, folder: Path, command: str) -> Prometheus:
     """One that scrapes the two pages every second."""
-
-    def __init__(self, watched: Watched, folder: Path, command: str) -> None:
-        self._port = free_port()
-        pages = [f"{HOST}:{watched.port}", f"{HOST}:{watched.beat_port}"]
-        config = folder / "prometheus.yml"
-        config.write_text(
-            yaml.safe_dump(
-                {
-                    "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-                    "rule_files": [str(MONITORING / "alerts.yml")],
-                    "scrape_configs": [
-                        {"job_name": "celery", "static_configs": [{"targets": pages}]}
-                    ],
-                }
-            )
+    port = free_port()
+    pages = [f"{HOST}:{watched.port}", f"{HOST}:{watched.beat_port}"]
+    config = folder / "prometheus.yml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+                "rule_files": [str(MONITORING / "alerts.yml")],
+                "scrape_configs": [{"job_name": "celery", "static_configs": [{"targets": pages}]}],
+            }
         )
-        process = watched.bench.live.run(
-            [
-                command,
-                f"--config.file={config}",
-                f"--storage.tsdb.path={folder / 'tsdb'}",
-                f"--web.listen-address={HOST}:{self._port}",
-            ],
-            name="prometheus",
-        )
-        process.wait_for_line("Server is ready", timeout=ANSWER)
-
-    def ask(self, path: str, **parameters: str) -> Any:
-        """What its HTTP API answers; ``HTTPError`` where it understands a query not."""
-        query = urllib.parse.urlencode(parameters)
-        url = f"http://{HOST}:{self._port}/api/v1/{path}?{query}"
-        with urllib.request.urlopen(url, timeout=ANSWER) as answer:
-            return json.load(answer)["data"]
-
-    def samples(self, expression: str) -> list[Any]:
-        for name, value in VARIABLES.items():
-            expression = expression.replace(name, value)
-        found: list[Any] = self.ask("query", query=expression)["result"]
-        return found
-
-    def rules(self) -> list[dict[str, Any]]:
-        return [rule for group in self.ask("rules")["groups"] for rule in group["rules"]]
-
-    def firing(self) -> set[str]:
-        return {each["metric"]["alertname"] for each in self.samples('ALERTS{alertstate="firing"}')}
+    )
+    process = watched.bench.live.run(
+        [
+            command,
+            f"--config.file={config}",
+            f"--storage.tsdb.path={folder / 'tsdb'}",
+            f"--web.listen-address={HOST}:{port}",
+        ],
+        name="prometheus",
+    )
+    process.wait_for_line("Server is ready", timeout=ANSWER)
+    return Prometheus(port)
 
 
 @pytest.fixture
@@ -81,16 +53,7 @@ def prometheus(
         missing_service("no prometheus on the PATH: apt-get install prometheus")
     with own_redis.client() as client:
         client.config_set("maxmemory", "100mb")
-    return Prometheus(breakable, tmp_path, str(command))
-
-
-def panels() -> list[tuple[str, str]]:
-    board = json.loads((MONITORING / "dashboard.json").read_text())
-    return [
-        (panel["title"], target["expr"])
-        for panel in board["panels"]
-        for target in panel.get("targets", ())
-    ]
+    return start_prometheus(breakable, tmp_path, str(command))
 
 
 @pytest.mark.timeout(180)
@@ -104,7 +67,7 @@ def test_each_query_returns_data_and_a_dead_letter_alone_is_alarming(
     bench.enqueue_many("effect", 20)
     bench.enqueue("fail_first", "retried", 1)
     bench.enqueue("fail", "dead", "permanent")
-    empty = panels()
+    empty = dashboard_queries()
 
     def all_answered() -> bool:
         empty[:] = [(title, query) for title, query in empty if not prometheus.samples(query)]
