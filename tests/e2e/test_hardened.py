@@ -1,10 +1,8 @@
 """The hardened file on top: who has no password or does not speak TLS gets nothing."""
 
 import base64
-import os
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -15,33 +13,10 @@ import redis
 
 from scripts.live.compose import Compose
 from scripts.live.ports import HOST
-from tests.compose_file import REPOSITORY
 from tests.e2e.conftest import UP_TAKES_SECONDS
 from tests.e2e.test_compose import BOOK, SOON_SECONDS
 
 pytestmark = pytest.mark.timeout(UP_TAKES_SECONDS)
-
-
-@pytest.fixture(scope="module")
-def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hardened") / "secrets"
-    subprocess.run(
-        [REPOSITORY / "scripts/make_secrets"],
-        env={**os.environ, "SECRETS_DIR": str(folder), "SMTP_URL": "smtp://mail:1025"},
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def hardened(compose_is_here: None, secrets: Path) -> Iterator[Compose]:
-    files = ["docker-compose.hardened.yml"]
-    with Compose(files=files, environment={"SECRETS_DIR": str(secrets)}) as compose:
-        compose.run("--profile", "mail-catcher", "up", "-d")
-        compose.wait_until_healthy()
-        yield compose
 
 
 def secret(secrets: Path, name: str) -> str:
