@@ -72,7 +72,7 @@ def test_it_shows_the_tasks_and_their_states(deployment: Compose, page: Page) ->
     refused = deployment.python("flower", PLAN, CONFIRM, "no number").strip()
     for task_id in (called, planned, refused):
         open_when_ended(page, deployment, task_id)
-    page.set_viewport_size({"width": 1440, "height": 800})
+    page.set_viewport_size({"width": 1600, "height": 800})
     page.goto(address(deployment, "tasks"))
     table = page.locator("#tasks-table")
     for task_id, name, state in (
