@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from simulations.report import palette
@@ -100,6 +101,7 @@ def write(page: Page, into: TextIO) -> None:
         lstrip_blocks=True,
     )
     environment.filters["figure"] = figure
+    environment.filters["breakable"] = breakable
     template = environment.get_template("report.html.j2")
     parts = template.stream(
         page=page,
@@ -121,6 +123,11 @@ def figure(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
     return str(value)
+
+
+def breakable(name: Any) -> Markup:
+    """A name that a narrow column breaks after its dots and underscores, not inside a word."""
+    return Markup(re.sub(r"([._])(?=[^\W\d])", r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped
 
 
 def _inside(name: str) -> Markup:

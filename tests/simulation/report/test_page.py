@@ -169,3 +169,9 @@ def test_every_ink_can_be_read_on_paper_and_on_cards(theme: int, ink: tuple[str,
 def test_each_colour_on_white_has_one_on_black() -> None:
     """The plot's colours are exchanged by their value: none may stand for two."""
     assert len(palette.in_the_dark()) == len(palette.ALL)
+
+
+def test_a_name_in_a_narrow_column_breaks_between_its_words() -> None:
+    tasks = Table("tasks", "Tasks", ("task", "runs"), (("email.send_<all>", 1),))
+    text = written(a_page(tables=(tasks,)))
+    assert '<th scope="row">email.<wbr>send_&lt;all&gt;</th>' in text
