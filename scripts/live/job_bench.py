@@ -1,10 +1,10 @@
-"""A deployment that runs ``scripts.live.jobs``, planned from this process through the outbox."""
+"""Jobs of ``scripts.live.jobs``, planned from this process through the outbox, and counted."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import Any
@@ -32,11 +32,8 @@ CONNECTION = (
 """What Celery's configuration says of the way to Redis."""
 
 
-class JobBench:
+class PlannedJobs:
     """Plans jobs as the marketplace would, and counts what came of them."""
-
-    def __init__(self, live: Deployment) -> None:
-        self.live = live
 
     def enqueue(self, task: str, *args: Any, **options: Any) -> str:
         """Plan one job by the last word of its task's name; returns the entry's id."""
@@ -94,13 +91,30 @@ def _forget_connections() -> None:
     jobs.celery_app._after_fork()  # type: ignore[attr-defined]  # celery-types lacks it
 
 
+class JobBench(PlannedJobs):
+    """Planned jobs, and the deployment whose workers run them."""
+
+    def __init__(self, live: Deployment) -> None:
+        self.live = live
+
+
 @contextmanager
 def job_bench(live: Deployment) -> Iterator[JobBench]:
     """Point this process at ``live``, and its processes at the jobs; undone at the end."""
     live.app = "scripts.live.jobs"
-    environment = {name: os.environ.get(name) for name in SETTINGS}
     given = {name: live.environment[name] for name in SETTINGS if name in live.environment}
-    os.environ.update(given)
+    with planning(given):
+        yield JobBench(live)
+
+
+@contextmanager
+def planning(settings: Mapping[str, str]) -> Iterator[None]:
+    """Let this process plan jobs for workers with these settings; undone at the end.
+
+    Their database gets the tables that jobs are counted in.
+    """
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     load_settings.cache_clear()
     conf = jobs.celery_app.conf
     conf_before = {name: conf[name] for name in CONNECTION}
@@ -115,7 +129,7 @@ def job_bench(live: Deployment) -> Iterator[JobBench]:
     try:
         schema.prepare(db.engine())
         jobs.create_tables()
-        yield JobBench(live)
+        yield
     finally:
         outbox.attach(broker_before)
         conf.update(conf_before)
@@ -123,7 +137,7 @@ def job_bench(live: Deployment) -> Iterator[JobBench]:
         made = db.use(engine_before)
         if made is not None:
             made.dispose()
-        for name, value in environment.items():
+        for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from sqlalchemy import Column, Float, Integer, MetaData, String, Table, insert, select
+from sqlalchemy import Column, Float, Integer, MetaData, String, Table, delete, insert, select
 
 from app import clock, db
 from app.domain.errors import TransientError
@@ -21,14 +24,34 @@ __all__ = ["celery_app"]
 
 _metadata = MetaData()
 _starts = Table(
-    "job_starts", _metadata, Column("job", String), Column("at", Float), Column("pid", Integer)
+    "job_starts",
+    _metadata,
+    Column("job", String),
+    Column("at", Float),
+    Column("host", String),
+    Column("pid", Integer),
 )
 _effects = Table("job_effects", _metadata, Column("job", String), Column("at", Float))
+
+
+@dataclass(frozen=True)
+class Start:
+    """One run of a job: when it began (UTC), and on which machine or in which container."""
+
+    at: datetime
+    host: str
 
 
 def create_tables() -> None:
     """Make the two tables in the database in force, beside the app's own."""
     _metadata.create_all(db.engine())
+
+
+def empty_tables() -> None:
+    """Forget every start and every effect."""
+    with db.transaction() as session:
+        for table in (_starts, _effects):
+            session.execute(delete(table))
 
 
 def effects() -> Counter[str]:
@@ -49,6 +72,14 @@ def start_order() -> list[str]:
         return list(session.scalars(select(_starts.c.job).order_by(_starts.c.at)))
 
 
+def starts_of(job: str) -> list[Start]:
+    """Each run of ``job``, in order."""
+    with db.reading() as session:
+        chosen = select(_starts.c.at, _starts.c.host).where(_starts.c.job == job)
+        rows = session.execute(chosen.order_by(_starts.c.at))
+        return [Start(datetime.fromtimestamp(at, UTC), host) for at, host in rows]
+
+
 def worker_pids(job: str) -> list[int]:
     """The processes that started ``job``, in order."""
     with db.reading() as session:
@@ -59,7 +90,8 @@ def worker_pids(job: str) -> list[int]:
 def mark_start(job: str) -> None:
     with db.transaction() as session:
         at = clock.utcnow().timestamp()
-        session.execute(insert(_starts).values(job=job, at=at, pid=os.getpid()))
+        host = socket.gethostname()
+        session.execute(insert(_starts).values(job=job, at=at, host=host, pid=os.getpid()))
 
 
 def have_effect(task: BaseTask, job: str) -> None:
