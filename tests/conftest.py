@@ -14,6 +14,7 @@ from app import outbox
 
 pytest_plugins = (
     "tests.database",
+    "tests.docker_objects",
     "tests.postgres_choice",
     "tests.process_logs",
     "tests.redis_choice",

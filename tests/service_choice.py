@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
-from uuid import uuid4
 
 import pytest
 
 from scripts.live.deployment import REPOSITORY
+from tests import docker_objects
 
 if TYPE_CHECKING:  # importing it takes time that only integration tests have
     from testcontainers.core.container import DockerContainer
@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # importing it takes time that only integration tests have
 # machine can pull: ``running`` removes the container itself.
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
-
-DOCKER_TIMEOUT = 60  # seconds for one answer of Docker, a pull included
 
 Container = TypeVar("Container", bound="DockerContainer")
 
@@ -72,7 +70,7 @@ def choose(service: Service, option: str | None) -> ServiceChoice:
     note = ""
     if option != "embedded":
         wanted = image_from(service.image_variable, service.public_image)
-        why_not = _why_no_container(wanted)
+        why_not = why_no_container(wanted)
         if why_not is None:
             return ServiceChoice("container", wanted)
         if option == "container":
@@ -96,12 +94,12 @@ def image_from(variable: str, public: str) -> str:
     return public
 
 
-def _why_no_container(image: str) -> str | None:
-    import docker  # here: only integration tests pay for it
-    from docker.errors import DockerException, ImageNotFound
+def why_no_container(image: str) -> str | None:
+    """``None`` where Docker has the image, or could pull it just now."""
+    from docker.errors import DockerException, ImageNotFound  # only integration tests pay for it
 
     try:
-        with closing(docker.from_env(timeout=DOCKER_TIMEOUT)) as client:
+        with docker_objects.docker_client() as client:
             client.ping()
             try:
                 client.images.get(image)
@@ -119,17 +117,8 @@ def _why_no_container(image: str) -> str | None:
 @contextmanager
 def running(make: Callable[[], Container], port: int) -> Generator[tuple[str, int]]:
     """Host and port of a container that is removed whatever happens, Ctrl-C included."""
-    import docker
-
-    label = f"instainstru-tasks-tests={uuid4()}"
-    name, _, value = label.partition("=")
-    try:
+    with docker_objects.labelled() as labels:
         container = make()
-        container.with_kwargs(labels={name: value})
+        container.with_kwargs(labels=labels)
         container.start()
         yield container.get_container_host_ip(), container.get_exposed_port(port)
-    finally:
-        # By label: an interrupted start leaves a container that its object does not know.
-        with closing(docker.from_env(timeout=DOCKER_TIMEOUT)) as client:
-            for left in client.containers.list(all=True, filters={"label": label}):
-                left.remove(force=True, v=True)
