@@ -4,17 +4,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from textwrap import dedent
 
-import docker
 import pytest
-from docker.errors import DockerException
 
 from scripts.live.deployment import REPOSITORY
 from scripts.live.postgres_server import NoPostgresServerError, PostgresServer
 from scripts.live.redis_server import RedisServer
+from tests.docker_objects import RUN_VARIABLE, found
 from tests.postgres_databases import connect
 
 USES_REDIS = """
@@ -35,7 +33,19 @@ USES_POSTGRES = """
             connection.execute(text("INSERT INTO paused_queues VALUES ('email', now())"))
     test_again = test_it
 """
+USES_A_CLUSTER = """
+    def test_it(cluster):
+        pass
+"""
+# A shell that starts us in the background lets us ignore Ctrl-C, which we would hand down.
+PYTEST = """
+import signal, sys, pytest
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(pytest.main(sys.argv[1:]))
+"""
 NO_DOCKER = {"DOCKER_HOST": "tcp://127.0.0.1:1", "REDIS_IMAGE": "", "POSTGRES_IMAGE": ""}
+
+CLUSTER = "integration/cluster"
 
 Suite = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -47,16 +57,17 @@ def suite(tmp_path: Path) -> Suite:
     def run(
         source: str, *options: str, folder: str = "integration", environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        (tmp_path / folder).mkdir(exist_ok=True)
-
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / folder / "test_it.py").write_text(dedent(source))
-        for conftest in ("conftest.py", "integration/conftest.py"):
-            (tmp_path / conftest).parent.mkdir(exist_ok=True)
+        for place in ("", "integration", "integration/cluster"):
+            conftest = f"{place}/conftest.py".lstrip("/")
+            (tmp_path / conftest).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / conftest).write_text((REPOSITORY / "tests" / conftest).read_text())
         (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --import-mode=importlib\n")
-        outer = {name: value for name, value in os.environ.items() if name != "CI"}
+        ours = {"CI", RUN_VARIABLE}
+        outer = {name: value for name, value in os.environ.items() if name not in ours}
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "--disable-socket", "--allow-unix-socket", *options],
+            [sys.executable, "-c", PYTEST, "--disable-socket", "--allow-unix-socket", *options],
             cwd=tmp_path,
             env={**outer, "PYTHONPATH": str(REPOSITORY), **environment},
             capture_output=True,
@@ -178,31 +189,78 @@ def test_a_test_that_leaves_a_process_fails(suite: Suite) -> None:
     assert "(sleep, " in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("fixture", "option"),
-    [("broker_url", "--redis=container"), ("postgres_url", "--postgres=container")],
+def test_a_cluster_without_docker_is_skipped_on_a_laptop(suite: Suite) -> None:
+    done = suite(USES_A_CLUSTER, "-rs", folder=CLUSTER, environment=NO_DOCKER)
+    assert done.returncode == 0
+    assert "no cluster: Docker does not answer" in done.stdout
+
+
+def test_a_cluster_without_docker_fails_in_ci(suite: Suite) -> None:
+    done = suite(USES_A_CLUSTER, folder=CLUSTER, environment=NO_DOCKER | {"CI": "true"})
+    assert done.returncode == 1
+    assert "missing in CI: no cluster: Docker does not answer" in done.stdout
+
+
+IN_DOCKER = pytest.mark.parametrize(
+    ("fixture", "options"),
+    [
+        ("broker_url", ["--redis=container"]),
+        ("postgres_url", ["--postgres=container"]),
+        ("default_redis_broker", []),  # of a cluster, in a network
+    ],
 )
-def test_an_interrupted_run_leaves_no_container(suite: Suite, fixture: str, option: str) -> None:
-    source = f"""
-        import os, signal
-        def test_it({fixture}):
-            # A parent that ignores it, as pytest-xdist's do, hands that down.
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@IN_DOCKER
+def test_an_interrupted_run_leaves_nothing_in_docker(
+    suite: Suite, tmp_path: Path, fixture: str, options: list[str]
+) -> None:
+    interrupted = """
             os.kill(os.getpid(), signal.SIGINT)
     """
-    before = containers()  # our own run may use one
-    done = suite(source, option, environment={})
+    assert "KeyboardInterrupt" in run_in_docker(suite, tmp_path, fixture, options, interrupted)
+
+
+def test_a_process_that_an_interrupted_run_kills_leaves_nothing_in_docker(
+    suite: Suite, tmp_path: Path
+) -> None:
+    """pytest-xdist kills what has not ended within ten seconds."""
+    too_slow = """
+            os.kill(os.getppid(), signal.SIGINT)
+            try:
+                time.sleep(60)
+            finally:
+                time.sleep(60)
+    """
+    options = ["--numprocesses=1"]
+    said = run_in_docker(suite, tmp_path, "default_redis_broker", options, too_slow)
+    assert "KeyboardInterrupt" in said
+
+
+@IN_DOCKER
+def test_a_failed_test_leaves_nothing_in_docker(
+    suite: Suite, tmp_path: Path, fixture: str, options: list[str]
+) -> None:
+    failed = """
+            raise ValueError("the test fails")
+    """
+    assert "1 failed" in run_in_docker(suite, tmp_path, fixture, options, failed)
+
+
+def run_in_docker(suite: Suite, tmp_path: Path, fixture: str, options: list[str], end: str) -> str:
+    """What a run prints whose test ends so, while its fixture runs; nothing of it is left."""
+    file = tmp_path / "run"
+    source = f"""
+        import os, signal, time
+        from tests.docker_objects import found
+        def test_it({fixture}):
+            run = os.environ["{RUN_VARIABLE}"]
+            open("{file}", "w").write(run)
+            assert found(run)
+            {end.strip()}
+    """
+    done = suite(source, *options, folder=CLUSTER, environment={})
     if "1 skipped" in done.stdout:
         pytest.skip("Docker has no image for it here")
-    assert "KeyboardInterrupt" in done.stdout
-    assert containers() == before
-
-
-def containers() -> set[str]:
-    """The ids of all containers that runs of our tests have made."""
-    try:
-        with closing(docker.from_env()) as client:
-            ours = client.containers.list(all=True, filters={"label": "instainstru-tasks-tests"})
-            return {str(container.id) for container in ours}
-    except DockerException:
-        pytest.skip("Docker does not answer")
+    assert found(file.read_text()) == set()
+    return done.stdout
