@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     run = os.environ.pop(RUN_VARIABLE)
     if (file := _file_of(run)).exists():  # else nobody has asked for Docker
         file.unlink()
-        remove({LABEL: run})
+        remove(LABEL, run)
 
 
 def _file_of(run: str) -> Path:
@@ -58,20 +58,19 @@ def labelled() -> Generator[dict[str, str]]:
 
     By label, for an interrupted start leaves objects that no variable knows.
     """
-    run = os.environ[RUN_VARIABLE]
-    labels = {LABEL: run, PART_LABEL: str(uuid4())}
+    run, part = os.environ[RUN_VARIABLE], str(uuid4())
     _file_of(run).touch()
     try:
-        yield labels
+        yield {LABEL: run, PART_LABEL: part}
     finally:
-        remove(labels)
+        remove(PART_LABEL, part)
 
 
-def remove(labels: Mapping[str, str]) -> None:
-    """Remove all that carries these labels."""
+def remove(label: str, value: str) -> None:
+    """Remove all that carries the label with this value."""
     from docker.errors import NotFound
 
-    filters = {"label": [f"{name}={value}" for name, value in labels.items()]}
+    filters = {"label": f"{label}={value}"}
     with docker_client() as client:
         for container in client.containers.list(all=True, filters=filters):
             with suppress(NotFound):

@@ -20,7 +20,8 @@ PATIENCE = 180.0
 """Seconds that anything may take on a busy machine; an idle one needs two or three."""
 TEST_TIMEOUT = 900
 """Seconds for one test, whose cluster may have to be started, and its image built."""
-ANSWER_TIMEOUT = 10.0
+POLL_TIMEOUT = 1.0
+"""For an answer of workers that may not have started: they never get the question."""
 
 
 class Cluster(PlannedJobs):
@@ -60,7 +61,7 @@ class Cluster(PlannedJobs):
         def answers() -> bool:
             for worker in workers:
                 assert worker.running, worker.logs()
-            found = self.inspect(*workers).active_queues() or {}
+            found = self.inspect(*workers, timeout=POLL_TIMEOUT).active_queues() or {}
             return wanted == {node: {queue["name"] for queue in found[node]} for node in found}
 
         self.wait_until(answers, timeout=PATIENCE)
@@ -71,10 +72,10 @@ class Cluster(PlannedJobs):
         others = [spec.name for spec in QUEUES if spec.name != queue]
         self.wait_until_consumed(*self.workers, queues=others)
 
-    def inspect(self, *workers: WorkerContainer) -> Any:
-        """Remote control's questions, to these workers or to both."""
+    def inspect(self, *workers: WorkerContainer, timeout: float = PATIENCE) -> Any:
+        """Remote control's questions, to these workers or to both, until all have answered."""
         nodes = [worker.node for worker in workers or self.workers]
-        return self.app.control.inspect(destination=nodes, limit=len(nodes), timeout=ANSWER_TIMEOUT)
+        return self.app.control.inspect(destination=nodes, limit=len(nodes), timeout=timeout)
 
     def empty(self) -> None:
         """Forget what an earlier test has left, when it has come to its end."""

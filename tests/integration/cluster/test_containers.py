@@ -4,6 +4,7 @@ import pytest
 from docker import DockerClient
 from docker.models.containers import Container
 
+from tests.docker_objects import PART_LABEL
 from tests.integration.cluster.cluster import TEST_TIMEOUT, Cluster
 
 pytestmark = pytest.mark.timeout(TEST_TIMEOUT)
@@ -13,8 +14,8 @@ pytestmark = pytest.mark.timeout(TEST_TIMEOUT)
 def containers(
     cluster: Cluster, docker_client: DockerClient, docker_labels: dict[str, str]
 ) -> list[Container]:
-    labels = [f"{name}={value}" for name, value in docker_labels.items()]
-    return docker_client.containers.list(filters={"label": labels})
+    ours = {"label": f"{PART_LABEL}={docker_labels[PART_LABEL]}"}
+    return docker_client.containers.list(filters=ours)
 
 
 def test_no_container_has_a_volume_that_would_outlive_it(containers: list[Container]) -> None:

@@ -9,6 +9,7 @@ from tests.integration.cluster.cluster import PATIENCE, TEST_TIMEOUT, Cluster
 
 pytestmark = pytest.mark.timeout(TEST_TIMEOUT)
 
+FOR_HOURS = 7200.0
 QUESTIONS = ("ping", "stats", "active", "reserved", "scheduled", "registered", "active_queues")
 
 
@@ -21,13 +22,20 @@ def test_both_workers_answer_every_question_of_inspect(cluster: Cluster) -> None
     assert all(jobs.work.name in tasks for tasks in answers["registered"].values())
 
 
-def test_inspect_active_names_the_worker_that_runs_a_task(cluster: Cluster) -> None:
-    entry_id = cluster.enqueue("work", "long", 5.0)
+def test_inspect_names_the_worker_of_a_running_task_and_revoke_ends_it(cluster: Cluster) -> None:
+    entry_id = cluster.enqueue("work", "long", FOR_HOURS)
     cluster.wait_for_start("long", timeout=PATIENCE)
     active = cluster.inspect().active() or {}
     runs_it = {node for node, tasks in active.items() if entry_id in {task["id"] for task in tasks}}
     (start,) = jobs.starts_of("long")
     assert runs_it == {worker.node for worker in cluster.workers if worker.host == start.host}
+
+    revoke(cluster, entry_id, terminate=True)
+    cluster.wait_until(
+        lambda: cluster.entry(entry_id).state is OutboxState.CANCELLED, timeout=PATIENCE
+    )
+    cluster.wait_until(lambda: cluster.held() == 0, timeout=PATIENCE)
+    assert (jobs.starts()["long"], jobs.effects()["long"]) == (1, 0)
 
 
 def test_a_revoked_task_that_waits_is_cancelled_when_a_worker_meets_its_message(
@@ -73,8 +81,10 @@ def test_a_worker_shut_down_by_remote_control_ends_well_and_the_other_goes_on(
     assert {jobs.starts_of(name)[0].host for name in names} == {cluster.first.host}
 
 
-def revoke(cluster: Cluster, entry_id: str) -> None:
+def revoke(cluster: Cluster, entry_id: str, **options: bool) -> None:
     """As ``celery control revoke`` does; both workers have heard it."""
     nodes = [worker.node for worker in cluster.workers]
-    heard = cluster.app.control.revoke(entry_id, destination=nodes, reply=True, timeout=PATIENCE)
+    heard = cluster.app.control.revoke(
+        entry_id, destination=nodes, reply=True, timeout=PATIENCE, **options
+    )
     assert {node for answer in heard for node in answer} == set(nodes)
