@@ -1,0 +1,127 @@
+"""The compose file with countable jobs, up for the fault proofs, and planned for from here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+
+from scripts.live.compose import Compose, leftovers
+from scripts.live.deployment import REPOSITORY
+from scripts.live.job_bench import planning
+from scripts.live.ports import HOST, free_port
+
+OVERRIDE = "scripts/faults/docker-compose.faults.yml"
+IMAGE_FOLDER = REPOSITORY / "scripts" / "faults" / "image"
+STORES = ("redis", "migrate", "mail")
+"""PostgreSQL comes up with ``migrate``."""
+PROCESSES = ("celery_worker", "celery_beat")
+BUILD_SECONDS = 600.0
+LATE_CREATION_SECONDS = 2.0
+
+
+class NoImageError(RuntimeError):
+    """The image that the faults need cannot be made here, in one line."""
+
+
+class Stage:
+    """A deployment in containers, and how to reach it from this process."""
+
+    def __init__(self, compose: Compose, *, redis_port: int) -> None:
+        self.compose = compose
+        self.redis_url = f"redis://{HOST}:{redis_port}/0"
+
+    def redis(self) -> redis.Redis:
+        """A client of its Redis."""
+        return redis.Redis.from_url(self.redis_url, socket_timeout=10)
+
+    def names(self, service: str) -> list[str]:
+        """The names of a service's containers, in order."""
+        found = self.compose.containers(service)
+        return sorted(one["Name"].lstrip("/") for one in found if not _is_one_off(one))
+
+    @property
+    def network(self) -> str:
+        """The name of the network that its containers share."""
+        return f"{self.compose.project}_default"
+
+
+@contextmanager
+def stage(*, workers: int = 3, beats: int = 2, name: str = "") -> Iterator[Stage]:
+    """Bring it up, healthy, and let this process plan for it; at the end nothing is left.
+
+    Raises ``NoComposeError`` or ``NoImageError`` where that is impossible here, and
+    ``TimeoutError`` where it does not become healthy.
+    """
+    image = build_image()
+    postgres_port = free_port()
+    compose = Compose(
+        name=name,
+        files=[OVERRIDE],
+        environment={"APP_IMAGE": image, "POSTGRES_PORT": str(postgres_port)},
+    )
+    database_url = (
+        f"postgresql+psycopg://instainstru:instainstru@{HOST}:{postgres_port}/instainstru"
+    )
+    try:
+        with compose:
+            compose.up(*STORES)
+            compose.wait_until_healthy()
+            made = Stage(compose, redis_port=compose.ports["REDIS_PORT"])
+            environment = {
+                "REDIS_URL": made.redis_url,
+                "DATABASE_URL": database_url,
+                "SMTP_URL": "smtp://mail.invalid:25",  # this process sends none
+            }
+            # Before the first worker: it needs the tables that jobs are counted in.
+            with planning(environment):
+                scales = (f"--scale=celery_worker={workers}", f"--scale=celery_beat={beats}")
+                compose.up(*scales, *PROCESSES)
+                compose.wait_until_healthy()
+                yield made
+    finally:
+        _remove_what_came_late(compose)
+
+
+def build_image() -> str:
+    """The product's image with what the faults need beside it; its name.
+
+    Raises ``NoImageError``.
+    """
+    product = os.environ.get("APP_IMAGE") or _dotenv("APP_IMAGE") or "instainstru-tasks:local"
+    name = f"{product}-faults"
+    built = subprocess.run(
+        ["docker", "build", "--build-arg", f"APP_IMAGE={product}", "--tag", name, IMAGE_FOLDER],
+        env={**os.environ, "DOCKER_BUILDKIT": "0"},  # it takes what is here, and asks nobody
+        capture_output=True,
+        text=True,
+        timeout=BUILD_SECONDS,
+    )
+    if built.returncode != 0:
+        said = f"{built.stdout}\n{built.stderr}".strip().splitlines()
+        raise NoImageError(f"no image {name}: run scripts/build_images ({said[-1]})")
+    return name
+
+
+def _dotenv(variable: str) -> str:
+    file = REPOSITORY / ".env"
+    lines = file.read_text().splitlines() if file.exists() else []
+    chosen = [line for line in lines if line.startswith(f"{variable}=")]
+    return chosen[-1].partition("=")[2] if chosen else ""
+
+
+def _remove_what_came_late(compose: Compose) -> None:
+    """A daemon that was asked for a container as we were interrupted may still be making it."""
+    time.sleep(LATE_CREATION_SECONDS)
+    if leftovers(compose.project):
+        compose.down()
+
+
+def _is_one_off(container: dict[str, object]) -> bool:
+    config = container["Config"]
+    assert isinstance(config, dict)  # noqa: S101 - what docker inspect answers
+    return bool(config["Labels"].get("com.docker.compose.oneoff") == "True")
