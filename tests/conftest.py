@@ -13,6 +13,7 @@ import pytest
 from app import outbox
 
 pytest_plugins = (
+    "tests.chaos_table",
     "tests.database",
     "tests.docker_objects",
     "tests.postgres_choice",

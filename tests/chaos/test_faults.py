@@ -1,0 +1,21 @@
+"""What a fault of the real parts does to durable work: nothing is lost, nothing doubled."""
+
+import pytest
+
+from scripts.faults.rounds import suffer
+from scripts.faults.stage import Stage
+from scripts.faults.strikes import FAULTS, Fault
+from tests.chaos_table import ROWS
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_nothing_is_lost_and_nothing_doubled(
+    deployment: Stage, fault: Fault, faults_chosen: int, pytestconfig: pytest.Config
+) -> None:
+    jobs = -(-pytestconfig.getoption("--jobs") // faults_chosen)
+    row = suffer(deployment, fault, jobs)
+    pytestconfig.stash[ROWS].append(row)
+    assert (row.lost, row.doubled) == (0, 0)
+    assert row.drained_seconds is not None
