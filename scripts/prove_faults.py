@@ -21,7 +21,7 @@ from uuid import uuid4
 from scripts.faults.figures import Row, table
 from scripts.faults.rounds import suffer
 from scripts.faults.stage import NoImageError, stage
-from scripts.faults.strikes import FAULTS, Fault, chosen
+from scripts.faults.strikes import FAULTS, SHORT, Fault, chosen
 from scripts.live.compose import NoComposeError
 
 JOBS = 5_200
@@ -75,9 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--faults",
-        type=_faults,
+        type=faults_named,
         default=FAULTS,
-        help=f"names, with commas between; all where left out: {', '.join(f.name for f in FAULTS)}",
+        help="names with commas between, or 'short' for three; all where left out: "
+        + ", ".join(fault.name for fault in FAULTS),
     )
     return parser
 
@@ -89,9 +90,10 @@ def _positive(text: str) -> int:
     return number
 
 
-def _faults(text: str) -> tuple[Fault, ...]:
+def faults_named(text: str) -> tuple[Fault, ...]:
+    """Names with commas between, or ``short``. Raises ``argparse.ArgumentTypeError``."""
     try:
-        return chosen(text.split(","))
+        return chosen(SHORT if text == "short" else text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

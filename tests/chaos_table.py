@@ -5,13 +5,21 @@ from __future__ import annotations
 import pytest
 
 from scripts.faults.figures import Row, table
-from scripts.prove_faults import JOBS
+from scripts.faults.strikes import FAULTS
+from scripts.prove_faults import JOBS, faults_named
 
 ROWS = pytest.StashKey[list[Row]]()
 LINES = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--faults",
+        type=faults_named,
+        default=FAULTS,
+        help="names of faults, with commas between, or 'short' for those of continuous "
+        "integration; all where left out.",
+    )
     parser.addoption(
         "--jobs",
         type=int,

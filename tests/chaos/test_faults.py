@@ -4,13 +4,18 @@ import pytest
 
 from scripts.faults.rounds import suffer
 from scripts.faults.stage import Stage
-from scripts.faults.strikes import FAULTS, Fault
+from scripts.faults.strikes import Fault
 from tests.chaos_table import ROWS
 
 pytestmark = pytest.mark.timeout(1200)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test for each fault that ``--faults`` names."""
+    faults = metafunc.config.getoption("--faults")
+    metafunc.parametrize("fault", faults, ids=[fault.name for fault in faults])
+
+
 def test_nothing_is_lost_and_nothing_doubled(
     deployment: Stage, fault: Fault, faults_chosen: int, pytestconfig: pytest.Config
 ) -> None:
