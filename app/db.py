@@ -15,6 +15,7 @@ from threading import RLock
 from typing import Any
 
 from sqlalchemy import (
+    URL,
     ColumnElement,
     Connection,
     Engine,
@@ -29,6 +30,17 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.settings import load_settings
+
+# For a server whose machine or network is gone (libpq's names, in seconds). Without them a query
+# waits as long as the kernel does: fifteen minutes for what was sent, two hours for its answer.
+# A server that is only slow still acknowledges, and is waited for.
+GONE_AFTER = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 20_000,  # this one in milliseconds
+}
 
 _engine: Engine | None = None
 _in_transaction: ContextVar[bool] = ContextVar("in_transaction", default=False)
@@ -102,6 +114,7 @@ def create_database_engine(url: str, *, busy_timeout: float = 10.0, **pool: Any)
             isolation_level="READ COMMITTED",
             pool_pre_ping=True,
             hide_parameters=True,
+            connect_args=_unless_in(parsed, GONE_AFTER),
             **pool,
         )
         event.listen(created, "handle_error", _forget_values)
@@ -113,6 +126,13 @@ def create_database_engine(url: str, *, busy_timeout: float = 10.0, **pool: Any)
     event.listen(created, "connect", _prepare_sqlite)
     event.listen(created, "begin", _begin_sqlite)
     return created
+
+
+def _unless_in(url: URL, options: dict[str, int]) -> dict[str, int]:
+    """The options of a driver on libpq that the URL does not give itself."""
+    if not url.get_driver_name().startswith("psycopg"):
+        return {}
+    return {name: value for name, value in options.items() if name not in url.query}
 
 
 def _forget_values(context: ExceptionContext) -> None:

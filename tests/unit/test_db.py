@@ -7,14 +7,16 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, text, update
+from sqlalchemy import Engine, event, select, text, update
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from app import db
 from app.models import BeatEntry, User
+from app.settings import Settings
 from tests.builders import NOON, a_student
 from tests.database import on_postgresql, on_sqlite
 
@@ -205,3 +207,33 @@ def test_no_database_file_is_open_across_a_fork(tmp_path: Path) -> None:
 def test_making_an_engine_makes_nothing_else(tmp_path: Path) -> None:
     db.create_database_engine(f"sqlite:///{tmp_path}/folder/file.sqlite3")
     assert list(tmp_path.iterdir()) == []
+
+
+def connection_options(url: str) -> dict[str, Any]:
+    """What the driver would be told at its first connection."""
+    engine = db.create_database_engine(url)
+    told: dict[str, Any] = {}
+
+    @event.listens_for(engine, "do_connect")
+    def refuse(_dialect: object, _record: object, _args: object, options: dict[str, Any]) -> None:
+        told.update(options)
+        raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError):
+        engine.connect()
+    return told
+
+
+def test_a_server_that_the_network_has_lost_is_given_up_before_a_worker_s_lease() -> None:
+    """Else a query waits for the kernel's patience, which is fifteen minutes or two hours."""
+    told = connection_options("postgresql+psycopg://somebody@db.example/marketplace")
+    unanswered = told["keepalives_idle"] + told["keepalives_interval"] * told["keepalives_count"]
+    patience = Settings.model_fields["visibility_timeout_seconds"].default
+    assert unanswered <= patience
+    assert told["tcp_user_timeout"] <= patience * 1000
+    assert told["connect_timeout"] <= patience
+
+
+def test_the_url_may_say_otherwise() -> None:
+    told = connection_options("postgresql+psycopg://somebody@db.example/x?connect_timeout=3")
+    assert told["connect_timeout"] == "3"
