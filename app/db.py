@@ -42,6 +42,15 @@ GONE_AFTER = {
     "tcp_user_timeout": 20_000,  # this one in milliseconds
 }
 
+# The same, asked of the server about us: until it gives up a lost client, the locks of that
+# one's transaction stay. Set by a statement, since poolers refuse options at the connection.
+GIVE_US_UP_AFTER = (
+    "SELECT set_config('tcp_keepalives_idle', '10', false),"
+    " set_config('tcp_keepalives_interval', '5', false),"
+    " set_config('tcp_keepalives_count', '2', false),"
+    " set_config('tcp_user_timeout', '20000', false)"
+)
+
 _engine: Engine | None = None
 _in_transaction: ContextVar[bool] = ContextVar("in_transaction", default=False)
 
@@ -117,6 +126,7 @@ def create_database_engine(url: str, *, busy_timeout: float = 10.0, **pool: Any)
             connect_args=_unless_in(parsed, GONE_AFTER),
             **pool,
         )
+        event.listen(created, "connect", _prepare_postgresql)
         event.listen(created, "handle_error", _forget_values)
         return created
     # Statements' parameters hold names and addresses, which no error message may carry.
@@ -153,6 +163,13 @@ def _forget_values(context: ExceptionContext) -> None:
     original.args = (kept,)
     if raised is not None:
         raised.args = (raised.args[0].replace(whole, kept),)
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute(GIVE_US_UP_AFTER)
+    cursor.close()
+    connection.commit()  # else it is forgotten with the transaction
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

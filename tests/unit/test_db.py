@@ -237,3 +237,18 @@ def test_a_server_that_the_network_has_lost_is_given_up_before_a_worker_s_lease(
 def test_the_url_may_say_otherwise() -> None:
     told = connection_options("postgresql+psycopg://somebody@db.example/x?connect_timeout=3")
     assert told["connect_timeout"] == "3"
+
+
+@on_postgresql
+def test_the_server_gives_up_a_client_that_the_network_has_lost(database: Engine) -> None:
+    """Else the locks of its open transaction stay for two hours."""
+    with database.connect() as connection:
+        seconds = connection.scalar(
+            text(
+                "SELECT current_setting('tcp_keepalives_idle')::int"
+                " + current_setting('tcp_keepalives_interval')::int"
+                " * current_setting('tcp_keepalives_count')::int"
+            )
+        )
+        milliseconds = connection.scalar(text("SELECT current_setting('tcp_user_timeout')::int"))
+    assert (seconds, milliseconds) == (20, 20_000)
