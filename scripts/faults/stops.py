@@ -57,6 +57,12 @@ class Stopped:
     doubled: int
     started_twice: int
 
+    def __str__(self) -> str:
+        return (
+            f"docker-compose stop under load: {self.seconds:.0f} s; of {self.jobs} jobs "
+            f"{self.lost} lost, {self.doubled} doubled, {self.started_twice} started twice"
+        )
+
 
 def stop_under_load(stage: Stage, jobs: int, *, name: str) -> Stopped:
     """Stop workers and beats in the middle of ``jobs`` jobs, start them again, and count."""
@@ -110,6 +116,13 @@ class Rolled:
     """Seconds from a message's publication to its start."""
     p99_from_commit: float
     """Seconds from the commit of who planned it."""
+
+    def __str__(self) -> str:
+        return (
+            f"rolling restart in {self.seconds:.0f} s; of {self.bookings} bookings {self.lost} "
+            f"lost, {self.doubled} doubled; time in queue p50 {self.p50:.2f} s, "
+            f"p99 {self.p99:.2f} s, longest {self.longest:.2f} s"
+        )
 
 
 def restart_one_by_one(stage: Stage, *, name: str, background: int) -> Rolled:

@@ -18,7 +18,7 @@ def test_a_stop_under_load_finishes_what_was_begun_and_leaves_the_rest(
     deployment: Stage, note: Callable[[str], None]
 ) -> None:
     stopped = stop_under_load(deployment, STOPPED_JOBS, name="stop")
-    note(f"docker-compose stop under load: {stopped}")
+    note(str(stopped))
     assert (stopped.lost, stopped.doubled) == (0, 0)
     assert stopped.exit_statuses == (0, 0, 0)
     assert (stopped.unfinished, stopped.held) == (0, 0)
@@ -30,6 +30,6 @@ def test_a_rolling_restart_keeps_bookings_within_their_objective(
     deployment: Stage, note: Callable[[str], None]
 ) -> None:
     rolled = restart_one_by_one(deployment, name="rolling", background=BACKGROUND_JOBS)
-    note(f"rolling restart of three workers: {rolled}")
+    note(str(rolled))
     assert (rolled.lost, rolled.doubled) == (0, 0)
     assert rolled.p99 < BOOKINGS_P99_SECONDS
