@@ -179,6 +179,7 @@ def test_a_phone_need_not_be_moved_sideways(
         assert page.evaluate("document.documentElement.scrollWidth") == width
         drawn = page.evaluate(f"{PLOT}.querySelector('svg').getBoundingClientRect().width")
         assert drawn <= width
+        expect(page.locator(".handling")).to_be_hidden()  # it speaks of a mouse
         shoot(page, f"report-{name.replace('_', '-')}-{width}")
 
 
