@@ -28,6 +28,7 @@ from tests import docker_objects
 from tests.integration.cluster.cluster import Cluster
 from tests.integration.cluster.containers import (
     APP,
+    WRITABLE,
     PostgresContainer,
     WorkerContainer,
     app_container,
@@ -173,6 +174,7 @@ def default_worker_env(
         environment=environment,
         network=default_pytest_celery_network.name,
         labels=docker_labels,
+        tmpfs=WRITABLE,
         remove=True,
     )
     return environment

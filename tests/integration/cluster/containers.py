@@ -19,6 +19,8 @@ START_TIMEOUT = 180  # seconds
 STOP_TIMEOUT = 120.0
 HOME = "/srv/instainstru"
 OWNER = "uid=10001,gid=10001"
+WRITABLE = {"/tmp": "", f"{HOME}/logs": OWNER, f"{HOME}/var": OWNER}
+"""A tmpfs for each: Docker would keep the volumes that the image declares."""
 
 
 class WorkerContainer(CeleryWorkerContainer):
@@ -120,7 +122,7 @@ app_container = partial(
     image="{worker_image}",
     environment=fxtr("default_worker_env"),
     volumes={str(REPOSITORY / "scripts"): {"bind": f"{HOME}/scripts", "mode": "ro"}},
-    tmpfs={"/tmp": "", f"{HOME}/logs": OWNER, f"{HOME}/var": OWNER},
+    tmpfs=WRITABLE,
     init=True,
     read_only=True,
     cap_drop=["ALL"],
