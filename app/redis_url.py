@@ -48,6 +48,9 @@ class RedisUrl:
         query = parse_qs(parts.query)
         if any(name.startswith("ssl") for name in query):
             raise ValueError("TLS is told by REDIS_TLS_CA, REDIS_TLS_CERT and REDIS_TLS_KEY")
+        if unknown := sorted(set(query) - ({"virtual_host"} if parts.scheme == SOCKET else set())):
+            known = "the database is the number after the host, as in redis://localhost:6379/3"
+            raise ValueError(f"it takes no option {unknown[0]!r}: {known}")
         usual = SENTINEL_PORT if parts.scheme in SENTINELS else REDIS_PORT
         socket = parts.scheme == SOCKET
         return cls(

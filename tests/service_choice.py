@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # importing it takes time that only integration tests have
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 os.environ.setdefault("TESTCONTAINERS_HOST_OVERRIDE", "127.0.0.1")
 
+NO_ANSWER = "Docker does not answer"
 Container = TypeVar("Container", bound="DockerContainer")
 
 
@@ -110,7 +111,7 @@ def why_no_container(image: str) -> str | None:
     except DockerException as error:
         if "image" in str(error) or "registry" in str(error) or "pull" in str(error):
             return f"Docker answers, but has no image {image} and cannot pull it"
-        return "Docker does not answer"
+        return NO_ANSWER
     return None
 
 

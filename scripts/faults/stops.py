@@ -121,7 +121,8 @@ class Rolled:
         return (
             f"rolling restart in {self.seconds:.0f} s; of {self.bookings} bookings {self.lost} "
             f"lost, {self.doubled} doubled; time in queue p50 {self.p50:.2f} s, "
-            f"p99 {self.p99:.2f} s, longest {self.longest:.2f} s"
+            f"p99 {self.p99:.2f} s, longest {self.longest:.2f} s; "
+            f"from the commit p99 {self.p99_from_commit:.2f} s"
         )
 
 
@@ -170,6 +171,7 @@ class _Bookings:
         self.planned = 0
         self._name = name
         self._over = Event()
+        self._failed: Exception | None = None
         self._thread = Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
@@ -184,8 +186,16 @@ class _Bookings:
     ) -> None:
         self._over.set()
         self._thread.join()
+        if self._failed is not None and error is None:
+            raise self._failed
 
     def _run(self) -> None:
+        try:
+            self._book()
+        except Exception as failed:
+            self._failed = failed
+
+    def _book(self) -> None:
         for number in count():
             if self._over.wait(1 / BOOKINGS_PER_SECOND):
                 return

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import redis
+from redis.exceptions import OutOfMemoryError
 
 from scripts.faults.stage import Stage
 
@@ -133,6 +134,12 @@ def fill_redis(stage: Stage) -> None:
     with stage.redis() as client:
         limit = client.config_get("maxmemory")["maxmemory"]
         client.config_set("maxmemory", TOO_LITTLE)
+        try:
+            client.set("full", "no")
+        except OutOfMemoryError:
+            pass
+        else:
+            raise AssertionError("Redis took a write at its limit: the strike struck nothing")
         time.sleep(FULL_SECONDS)
         client.config_set("maxmemory", limit)
 

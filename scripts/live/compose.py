@@ -87,8 +87,6 @@ class Compose:
     ) -> None:
         self.down()
 
-    # -- commands ---------------------------------------------------------------
-
     def run(
         self, *arguments: str, stdin: str = "", timeout: float = COMMAND_SECONDS, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
@@ -123,8 +121,6 @@ class Compose:
         """Remove its containers, networks and volumes, without the patience that tasks get."""
         self.run("kill", check=False)
         self.run("down", "--volumes", "--remove-orphans", "--timeout", "5")
-
-    # -- what there is ----------------------------------------------------------
 
     def containers(self, service: str = "") -> list[dict[str, Any]]:
         """``docker inspect`` of its containers, or of those of one service."""

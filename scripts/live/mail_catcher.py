@@ -97,8 +97,6 @@ class MailCatcher:
             self._controller.stop()
             self._controller = None
 
-    # -- faults ---------------------------------------------------------------
-
     def reject(
         self,
         code: int,
@@ -132,8 +130,6 @@ class MailCatcher:
         """Lift all faults and delays."""
         self._faults.clear()
         self._delays.clear()
-
-    # -- what the handler asks ------------------------------------------------
 
     def _fault(self, stage: Stage, recipients: list[str]) -> Fault | None:
         return next((f for f in list(self._faults) if f.strikes(stage, recipients)), None)

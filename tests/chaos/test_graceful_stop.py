@@ -32,4 +32,5 @@ def test_a_rolling_restart_keeps_bookings_within_their_objective(
     rolled = restart_one_by_one(deployment, name="rolling", background=BACKGROUND_JOBS)
     note(str(rolled))
     assert (rolled.lost, rolled.doubled) == (0, 0)
+    assert rolled.bookings > rolled.seconds, "somebody booked all the while"
     assert rolled.p99 < BOOKINGS_P99_SECONDS

@@ -59,3 +59,9 @@ def test_what_is_encrypted_can_be_told() -> None:
 
 def test_no_repr_shows_a_password() -> None:
     assert "hunter2" not in repr(RedisUrl.parse("redis://:hunter2@localhost"))
+
+
+@pytest.mark.parametrize("text", ["redis://host?db=3", "sentinel://one?socket_timeout=1"])
+def test_options_that_it_would_not_heed_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"it takes no option .* the database is the number"):
+        RedisUrl.parse(text)
