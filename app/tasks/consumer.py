@@ -62,9 +62,19 @@ class OutboxConsumer(Consumer):
         except CannotStartError as error:
             logger.critical("%s", error)
             raise WorkerShutdown(EXIT_STATUS) from None
-        client = getattr(connection.default_channel, "client", None)
-        if isinstance(client, Redis):
+        client = _redis_of(connection)
+        if client is not None:
             envelopes.refuse_faulty_items(client, self._refuse_item)
+        return connection
+
+    def connection_for_read(self, heartbeat: Any = None) -> Any:
+        """A connection whose channels for broadcasts survive faulty ones.
+
+        Asked for the connection of the tasks, and by a pool of greenlets for another one, on
+        which it hears remote control.
+        """
+        connection = super().connection_for_read(heartbeat)
+        if _redis_of(connection) is not None:
             # Remote control and gossip open channels of their own after this.
             transport: Any = connection.transport
             transport.Channel = envelopes.forgiving(transport.Channel)
@@ -173,3 +183,9 @@ def _dead(why: str) -> Callable[[Any, Delivery], bool]:
         return guard.refuse(session, delivery, error=f"refused: {why}", now=clock.utcnow())
 
     return record
+
+
+def _redis_of(connection: Any) -> Redis | None:
+    """The client of a connection to a Redis; ``None`` where it leads elsewhere."""
+    client = getattr(connection.default_channel, "client", None)
+    return client if isinstance(client, Redis) else None

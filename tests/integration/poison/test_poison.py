@@ -301,11 +301,18 @@ def test_an_item_that_is_no_message_is_kept_while_the_database_is_away(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("channel", ["celery.pidbox", "celeryev/worker.heartbeat"])
+@pytest.mark.parametrize(
+    ("channel", "pool"),
+    [
+        ("celery.pidbox", "prefork"),
+        ("celeryev/worker.heartbeat", "prefork"),
+        ("celery.pidbox", "gevent"),  # which hears it on a connection of its own
+    ],
+)
 def test_rubbish_on_the_channels_of_the_workers_ends_none(
-    channel: str, bench: JobBench, lists: Lists
+    channel: str, pool: str, bench: JobBench, lists: Lists
 ) -> None:
-    worker = bench.live.start_worker()
+    worker = bench.live.start_worker(pool=pool)
     bench.wait_until(lambda: lists.publish(channel, b"rubbish") >= 1, timeout=ANSWER)
     for item in (*NO_MESSAGE.values(), *NO_CALL.values()):
         lists.publish(channel, item)
