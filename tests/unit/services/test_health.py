@@ -186,7 +186,9 @@ def test_a_database_that_does_not_answer_is_a_problem_and_the_rest_is_told(
     (tmp_path / "file").touch()
     db.use(db.create_database_engine(f"sqlite:///{tmp_path}/file/not-there.sqlite3"))
     found = check(broker)
-    db.use(database)
+    left = db.use(database)
+    assert left is not None
+    left.dispose()
     assert found.problems == ("the database does not answer: unable to open database file",)
     assert (found.as_dict()["database"], found.as_dict()["redis"]) == ("down", "ok")
 
@@ -198,7 +200,9 @@ def test_a_database_without_tables_is_told_of_with_the_command_that_makes_them(
     (tmp_path / "empty.sqlite3").touch()
     db.use(db.create_database_engine(f"sqlite:///{tmp_path}/{file}"))
     found = check(broker)
-    db.use(database)
+    left = db.use(database)
+    assert left is not None
+    left.dispose()
     (problem,) = found.problems
     assert (
         problem == "the database has not this code's tables: python -m app.admin database upgrade"
