@@ -310,3 +310,22 @@ def test_a_crash_between_the_two_writes_leaves_neither(
         pass
     assert broker.pushed == []
     assert beat.tick()
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="the right beat takes what the other remembers for a mistake (CLOCK_STEP): beat would "
+    "have to fire nothing while its clock is far off the broker's; docs/guarantees.md, Clocks",
+)
+def test_a_beat_whose_clock_is_six_minutes_ahead_fires_no_due_instant_twice(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    now.advance(minutes=53)
+    right, ahead = Beat(now), Beat(FakeClock(now.now + timedelta(minutes=6)))
+    right.tick()
+    for _ in range(5):
+        now.advance(minutes=1)
+        ahead.now.advance(minutes=1)
+        ahead.tick()
+        right.tick()
+    assert len(dues(broker)) == len(set(dues(broker)))
