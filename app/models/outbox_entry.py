@@ -113,4 +113,4 @@ class OutboxEntry(Base):
 
 
 OUTBOX_ENTRIES = cast(Table, OutboxEntry.__table__)
-"""For statements that are run for each task: without the ORM they take a third of its time."""
+"""For statements that are run for each task, which need nothing of the ORM."""
