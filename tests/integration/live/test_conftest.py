@@ -14,6 +14,8 @@ from scripts.live.postgres_server import NoPostgresServerError, PostgresServer
 from scripts.live.redis_server import RedisServer
 from tests.docker_objects import RUN_VARIABLE, found
 from tests.postgres_databases import connect
+from tests.redis_choice import REDIS
+from tests.service_choice import NO_ANSWER, why_no_container
 
 USES_REDIS = """
     import redis
@@ -189,16 +191,23 @@ def test_a_test_that_leaves_a_process_fails(suite: Suite) -> None:
     assert "(sleep, " in done.stdout
 
 
-def test_a_cluster_without_docker_is_skipped_on_a_laptop(suite: Suite) -> None:
-    done = suite(USES_A_CLUSTER, "-rs", folder=CLUSTER, environment=NO_DOCKER)
+@pytest.mark.parametrize("ci", [{}, {"CI": "true"}], ids=["laptop", "ci"])
+def test_a_cluster_without_docker_is_skipped_and_named(suite: Suite, ci: dict[str, str]) -> None:
+    """Also in CI, where the server processes stand in for Docker, and .ci/run says so."""
+    done = suite(USES_A_CLUSTER, "-rs", folder=CLUSTER, environment=NO_DOCKER | ci)
     assert done.returncode == 0
+    assert "1 skipped" in done.stdout
     assert "no cluster: Docker does not answer" in done.stdout
 
 
-def test_a_cluster_without_docker_fails_in_ci(suite: Suite) -> None:
-    done = suite(USES_A_CLUSTER, folder=CLUSTER, environment=NO_DOCKER | {"CI": "true"})
+def test_a_cluster_without_its_images_fails_in_ci(suite: Suite) -> None:
+    if why_no_container(REDIS.public_image) == NO_ANSWER:
+        pytest.skip(NO_ANSWER)
+    environment = {"REDIS_IMAGE": "instainstru-standin/redis:missing", "CI": "true"}
+    done = suite(USES_A_CLUSTER, folder=CLUSTER, environment=environment)
     assert done.returncode == 1
-    assert "missing in CI: no cluster: Docker does not answer" in done.stdout
+    assert "missing in CI: no cluster: " in done.stdout
+    assert "scripts/build_images makes the images" in done.stdout
 
 
 IN_DOCKER = pytest.mark.parametrize(
