@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
+from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from app import clock, db, outbox, routing
 from app.adapters.slot_cache import CachedSlots
-from app.models import Booking, EmailMessage
+from app.models import Booking, EmailKind, EmailMessage, PasswordReset, User
 from app.outbox import guard, publish, schedule
 from app.outbox.broker import OutboxMessage
-from app.services import email, email_claims
+from app.services import email, email_claims, password_resets
 from app.tasks import celery_app
 from app.tasks.broker import RedisBroker
 from simulations.engine.faults import Fault
@@ -48,6 +49,37 @@ def test_urgency_on_the_wire_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert name_of(broken) == "urgent work first"
     assert broken is not None
     assert any("received" in line for line in broken.lines)
+
+
+def delivered_beside_bookings(kind: EmailKind) -> BrokenInvariantError | None:
+    """A mail of this kind is delivered with the urgency of password resets."""
+    with Replay(EVENING) as replay:
+        replay.end = replay.start + timedelta(hours=1)
+
+        def plan_both() -> None:
+            with db.transaction() as session:
+                user = session.scalars(select(User)).first()
+                assert user is not None
+                password_resets.request(session, user.email, now=clock.utcnow(), rng=Random(1))
+                reset_id = session.scalar(select(func.max(PasswordReset.id)))
+                assert reset_id is not None
+                password_resets.queue_mail(session, reset_id, now=clock.utcnow())
+            with db.transaction() as session:
+                mail = session.scalars(select(EmailMessage.id).where(EmailMessage.kind == kind))
+                outbox.enqueue(session, "app.tasks.bookings.send_due_reminders")
+                email.enqueue_deliveries(session, mail.all()[:1], urgency=password_resets.URGENCY)
+
+        replay.deployment.call_at(replay.start + timedelta(minutes=41), plan_both)
+        return replay.run().broken
+
+
+def test_the_mail_of_a_password_reset_goes_before_all_queues() -> None:
+    assert delivered_beside_bookings(EmailKind.PASSWORD_RESET) is None
+
+
+def test_another_mail_that_goes_before_bookings_is_found() -> None:
+    broken = delivered_beside_bookings(EmailKind.BOOKING_CONFIRMATION)
+    assert name_of(broken) == "urgent work first"
 
 
 def test_a_confirmation_that_nobody_plans_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
