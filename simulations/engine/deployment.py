@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from random import Random
 from typing import Any, TextIO
 
@@ -266,10 +269,17 @@ def _rare_collections() -> Iterator[None]:
 
 @contextmanager
 def _quiet_logs() -> Iterator[None]:
-    """The trace says what happens; hundreds of thousands of log lines would cost minutes."""
-    before = logging.root.manager.disable
+    """The trace says what happens; hundreds of thousands of log lines would cost minutes.
+
+    Nor is what a process says past its log, as one does that cannot start, for the terminal of
+    whoever replays it.
+    """
+    before, stderr = logging.root.manager.disable, sys.__stderr__
     logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
+    with Path(os.devnull).open("w") as nowhere:
+        sys.__stderr__ = nowhere  # type: ignore[misc]
+        try:
+            yield
+        finally:
+            sys.__stderr__ = stderr  # type: ignore[misc]
+            logging.disable(before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import signal
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ import pytest
 from celery import current_app
 from celery._state import task_join_will_block
 from celery.schedules import crontab
+from celery.signals import worker_init
 
 from simulations.engine import Deployment, ServiceTime, WorkerGroup
 from simulations.engine.faults import ENGINE_FAULTS, Fault, schedule
@@ -53,6 +55,28 @@ def test_the_real_clock_is_back_afterwards() -> None:
         assert datetime.now(UTC) == deployment.now == START + HOUR
     assert before <= datetime.now(UTC) < before + MINUTE
     assert time.sleep is sleep
+
+
+def test_what_a_process_says_past_its_log_stays_off_the_terminal(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    toy = Toy()
+
+    def refuse(**_: Any) -> None:
+        assert sys.__stderr__ is not None
+        sys.__stderr__.write("cannot start\n")
+        toy.ran.append(("refused", START))
+
+    stderr = sys.__stderr__
+    worker_init.connect(refuse)
+    try:
+        with Deployment(toy.app, start=START) as deployment:
+            deployment.run_for(MINUTE)
+    finally:
+        worker_init.disconnect(refuse)
+    assert toy.at("refused")
+    assert capfd.readouterr().err == ""
+    assert sys.__stderr__ is stderr
 
 
 def test_what_was_current_is_current_again() -> None:
