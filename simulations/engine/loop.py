@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -21,14 +21,13 @@ QuietUntil = Callable[[], datetime | None]
 ``None`` where nothing is in sight. A time that has passed says: tick."""
 
 
-@dataclass(order=True)
+@dataclass(slots=True)
 class Event:
     """Something that is to happen at an instant; ``cancelled`` ones are passed over."""
 
     when: datetime
-    number: int
-    call: Callable[[], None] = field(compare=False)
-    cancelled: bool = field(default=False, compare=False)
+    call: Callable[[], None]
+    cancelled: bool = False
 
 
 class Ticker:
@@ -69,7 +68,8 @@ class EventLoop:
         self.current: Process | None = None
         self.stop_for: BaseException | None = None
         """Raised by ``run_until`` before the next event: what an observer found."""
-        self._events: list[Event] = []
+        # Numbered, so that those of one instant keep their order.
+        self._events: list[tuple[datetime, int, Event]] = []
         self._numbers = count()
         self._tickers: list[Ticker] = []
         self._skip = skip_quiet_ticks
@@ -87,8 +87,8 @@ class EventLoop:
 
     def call_at(self, when: datetime, call: Callable[[], None]) -> Event:
         """Call ``call`` in the hub at ``when`` (aware), or now if that has passed."""
-        event = Event(max(when.astimezone(UTC), self.now), next(self._numbers), call)
-        heapq.heappush(self._events, event)
+        event = Event(max(when.astimezone(UTC), self.now), call)
+        heapq.heappush(self._events, (event.when, next(self._numbers), event))
         return event
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Event:
@@ -194,14 +194,14 @@ class EventLoop:
                 self.clock.move_to(end)
                 return
             else:
-                event = heapq.heappop(self._events)
-                self.clock.move_to(event.when)
+                when, _, event = heapq.heappop(self._events)
+                self.clock.move_to(when)
                 event.call()
 
     def _next_event(self) -> datetime:
-        while self._events and self._events[0].cancelled:
+        while self._events and self._events[0][-1].cancelled:
             heapq.heappop(self._events)
-        return self._events[0].when if self._events else NEVER
+        return self._events[0][0] if self._events else NEVER
 
     def _next_ticker(self, horizon: datetime) -> Ticker | None:
         due = [ticker for ticker in self._tickers if ticker.next_tick < horizon]
