@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,6 +18,8 @@ from simulations.report.chart import chart
 from simulations.report.timeline import Timeline
 
 FILES = Path(__file__).parent / "page"
+BESIDE_ANOTHER = 5
+"""Columns that half a page holds."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ class Table:
             for place in range(len(self.head))
         ]
 
+    @property
+    def wide(self) -> bool:
+        """Whether it has too many columns to stand beside another one."""
+        return len(self.head) > BESIDE_ANOTHER
+
 
 @dataclass(frozen=True)
 class Invariant:
@@ -91,8 +98,9 @@ class Page:
 
 
 def write(page: Page, into: TextIO) -> None:
-    """Write the whole page. The same page gives the same bytes."""
+    """Write the whole page, without tables that are empty. The same page, the same bytes."""
     page.timeline.close()
+    page = replace(page, tables=tuple(table for table in page.tables if table.rows))
     environment = Environment(
         loader=FileSystemLoader(FILES),
         autoescape=True,

@@ -123,6 +123,22 @@ def test_tables_are_tables_with_heads_and_thousands() -> None:
 
 
 @pytest.mark.timeout(120)  # half a million lines
+def test_a_table_without_rows_is_left_out() -> None:
+    page = a_page(tables=(Table("people", "What people did", ("what", "times"), ()),))
+    assert "What people did" not in written(page)
+
+
+def test_a_table_of_many_columns_has_the_whole_width() -> None:
+    narrow = Table("narrow", "Narrow", ("a", "b"), (("x", 1),))
+    wide = Table("wide", "Wide", tuple("abcdefg"), (("x", 1, 2, 3, 4, 5, 6),))
+    sections = {
+        attrs["id"]: attrs.get("class")
+        for tag, attrs in Read(written(a_page(tables=(narrow, wide)))).tags
+        if tag == "section"
+    }
+    assert (sections["narrow"], sections["wide"]) == (None, "wide")
+
+
 def test_a_long_run_of_many_queues_and_entries_is_a_small_file() -> None:
     """Seven days of 150 entries and queues: the data is a fraction of Plotly's own script."""
     timeline = a_timeline(date(2026, 10, 29), days=7)
