@@ -107,19 +107,25 @@ def _keeping_fold() -> Iterator[None]:
 
 @contextmanager
 def _sleeping_by(sleep: Callable[[float], None]) -> Iterator[None]:
-    """Let ``time.sleep`` be ``sleep``, also where a module bound it by name."""
-    changed = [(time, "sleep")]
-    for module in list(sys.modules.values()):
-        if getattr(module, "__dict__", None) is not None and module is not time:
-            changed += [
-                (module, name)
-                for name, value in list(vars(module).items())
-                if value is _real_sleep and module.__name__ != __name__
-            ]
-    for module, name in changed:
-        setattr(module, name, sleep)
+    """Let ``time.sleep`` be ``sleep``, also where a module bound it by name.
+
+    Afterwards it is the real one again, also in a module that was imported meanwhile.
+    """
+
+    def virtual_sleep(seconds: float) -> None:
+        sleep(seconds)
+
+    _rebind(_real_sleep, virtual_sleep)
     try:
         yield
     finally:
-        for module, name in changed:
-            setattr(module, name, _real_sleep)
+        _rebind(virtual_sleep, _real_sleep)
+
+
+def _rebind(old: Callable[[float], None], new: Callable[[float], None]) -> None:
+    for module in list(sys.modules.values()):
+        names = getattr(module, "__dict__", {})
+        if names.get("__name__") == __name__:
+            continue
+        for name in [name for name, value in list(names.items()) if value is old]:
+            setattr(module, name, new)

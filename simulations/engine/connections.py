@@ -12,6 +12,7 @@ from celery._state import (  # type: ignore[attr-defined]
     get_current_app,
     task_join_will_block,
 )
+from kombu import transport
 
 from simulations.engine.broker import VirtualBroker
 
@@ -47,6 +48,7 @@ def on_virtual_broker(app: Any, broker: VirtualBroker) -> Iterator[None]:
         yield
     finally:
         del app._connection
+        transport._transport_cache.pop(broker.transport_class, None)  # type: ignore[attr-defined]
         conf.update(kept)
         app.amqp.queues._consume_from = default_queues
         _forget_connections(app)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -17,6 +19,18 @@ SECOND_HALF_PAST_ONE = datetime(2026, 11, 1, 6, 30, tzinfo=UTC)
 
 def no_sleep(_seconds: float) -> None:
     raise AssertionError
+
+
+def test_a_module_imported_meanwhile_has_the_real_sleep_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imported_meanwhile.py").write_text("from time import sleep\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with VirtualClock(SECOND_HALF_PAST_ONE).in_force(no_sleep):
+        module = importlib.import_module("imported_meanwhile")
+        with pytest.raises(AssertionError):
+            module.sleep(1)
+    assert module.sleep is time.sleep
 
 
 def test_fold_is_kept_in_the_repeated_hour() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import random
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from datetime import time as dt_time
@@ -55,6 +57,17 @@ def test_the_real_clock_is_back_afterwards() -> None:
         assert datetime.now(UTC) == deployment.now == START + HOUR
     assert before <= datetime.now(UTC) < before + MINUTE
     assert time.sleep is sleep
+
+
+def test_nothing_keeps_a_deployment_that_is_over() -> None:
+    toy = Toy(beat_schedule={"ping": every_minute("toy.note", "ping")})
+    deployment = Deployment(toy.app, start=START)
+    with deployment:
+        deployment.run_for(MINUTE)
+    over = weakref.ref(deployment)
+    del deployment
+    gc.collect()
+    assert over() is None
 
 
 def test_what_a_process_says_past_its_log_stays_off_the_terminal(
