@@ -4,14 +4,18 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
+
+from app.models import Base
 
 logger = logging.getLogger(__name__)
 # Says at every start how it will run migrations, also where there are none to run.
@@ -58,12 +62,17 @@ def upgrade(engine: Engine) -> bool:
     """Bring the schema to the newest revision, in one transaction; whether it was behind.
 
     A missing SQLite file is created, with its folder. Of several processes that call this
-    at once, one works and the others wait for its lock. Raises ``DatabaseNotReadyError``
-    where the database cannot be used.
+    at once, one works and the others wait for its lock. One that a newer version has upgraded
+    is left as it is, where it fits. Raises ``DatabaseNotReadyError`` where the database cannot
+    be used.
     """
     with _one_line_errors(engine), migrating(engine) as connection:
-        if current(connection) == newest():
+        revision = current(connection)
+        if revision == newest():
             _refuse_read_only(connection)
+            return False
+        if is_newer(revision):
+            _check_newer(connection, revision)
             return False
         config = _config()
         config.attributes["connection"] = connection
@@ -95,14 +104,91 @@ def prepare(engine: Engine) -> None:
     """
     if engine.dialect.name == "sqlite":
         upgrade(engine)
-        return
+    revision = check(engine)
+    if is_newer(revision):
+        logger.warning(
+            "the database's schema, %s, is of a newer version than this code (%s), and has all "
+            "that this code needs",
+            revision,
+            newest(),
+        )
+
+
+def check(engine: Engine) -> str:
+    """The revision of a database that has all that this code needs.
+
+    The newest one, or one of a newer version: in the middle of an upgrade the database is
+    already the new version's, and a worker of the old one may be started again. Raises
+    ``DatabaseNotReadyError`` for any other.
+    """
     revision = current_of(engine)
-    if revision != newest():
+    if is_newer(revision):
+        with _one_line_errors(engine), engine.connect() as connection:
+            _check_newer(connection, revision)
+    elif revision != newest():
         place = engine.url.render_as_string(hide_password=True)
         raise DatabaseNotReadyError(
             f"DATABASE_URL: the schema of {place} is at {revision or 'nothing'}, "
             f"this code needs {newest()}: run {UPGRADE_COMMAND}"
         )
+    assert revision is not None  # noqa: S101 - it is the newest, or newer
+    return revision
+
+
+def is_newer(revision: str | None) -> bool:
+    """Whether a database's revision is none of this code's: a newer version has made it."""
+    known = {each.revision for each in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return revision is not None and revision not in known
+
+
+def _check_newer(connection: Connection, revision: str | None) -> None:
+    problems = _misfits(connection)
+    if problems:
+        place = connection.engine.url.render_as_string(hide_password=True)
+        raise DatabaseNotReadyError(
+            f"DATABASE_URL: the schema of {place} is at {revision}, of a newer version, and does "
+            f"not fit this code ({newest()}): {', '.join(problems)}: deploy the version that it "
+            "was upgraded for"
+        )
+
+
+def _misfits(connection: Connection) -> list[str]:
+    """What a database lacks that this code uses, or demands that this code does not give."""
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    problems = []
+    for difference in compare_metadata(context, Base.metadata):
+        # A changed column is a list, with one difference for each change.
+        for what, *about in difference if isinstance(difference, list) else [difference]:
+            problem = _misfit(what, about)
+            if problem is not None:
+                problems.append(problem)
+    return sorted(problems)
+
+
+def _misfit(what: str, about: list[Any]) -> str | None:
+    """One problem in words; ``None`` for what is more than this code needs.
+
+    ``what`` and ``about`` are as ``alembic.autogenerate.compare_metadata`` tells them: what
+    would have to be done to a database to make it that of the models.
+    """
+    match what, about:
+        case "add_table", [table]:
+            return f"table {table.name} is missing"
+        case "add_column", [_, table, column]:
+            return f"column {table}.{column.name} is missing"
+        case "remove_column", [_, table, column]:
+            must_be_given = not column.nullable and column.server_default is None
+            return f"column {table}.{column.name} must be filled in" if must_be_given else None
+        case "remove_index", [index]:
+            return f"a unique index on {index.table.name} is unknown" if index.unique else None
+        case "remove_table" | "add_index" | "modify_comment", _:
+            return None
+        case (("modify_type" | "modify_nullable" | "modify_default"), [_, table, column, *_]):
+            return f"column {table}.{column} is another one"
+        case _, [constraint, *_]:
+            return f"{getattr(constraint, 'name', None) or what} on a table differs"
+        case _:
+            return what
 
 
 def _keep_others_waiting(connection: Connection) -> None:

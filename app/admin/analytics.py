@@ -32,7 +32,7 @@ def add_to(topics: Any) -> None:
 
 
 def _backfill(chosen: argparse.Namespace) -> int:
-    database.need_newest()
+    database.need_tables()
     zone = ZoneInfo(load_settings().celery_timezone)
     try:
         with db.transaction() as session:

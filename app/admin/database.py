@@ -19,6 +19,8 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def _upgrade() -> int:
     changed = schema.upgrade(db.engine())
+    if not changed and _is_newer():
+        return 0
     print(f"the database is {'now' if changed else 'already'} at revision {schema.newest()}")
     return 0
 
@@ -28,6 +30,8 @@ def _check() -> int:
     if revision == schema.newest():
         print(f"the database is at revision {revision}, the newest")
         return 0
+    if _is_newer():
+        return 0
     print(
         f"the database is at revision {revision or 'nothing'}, the newest is {schema.newest()}: "
         f"run {schema.UPGRADE_COMMAND}"
@@ -35,12 +39,19 @@ def _check() -> int:
     return 1
 
 
-def need_newest() -> None:
-    """Raise ``DatabaseNotReadyError`` where the tables are not those of this code."""
+def _is_newer() -> bool:
+    """Whether a newer version has upgraded it; says so where it fits this code, else raises."""
     revision = schema.current_of(db.engine())
-    if revision != schema.newest():
-        place = db.engine().url.render_as_string(hide_password=True)
-        raise schema.DatabaseNotReadyError(
-            f"DATABASE_URL: the schema of {place} is at {revision or 'nothing'}, "
-            f"this code needs {schema.newest()}: run {schema.UPGRADE_COMMAND}"
-        )
+    if not schema.is_newer(revision):
+        return False
+    schema.check(db.engine())
+    print(
+        f"the database is at revision {revision}, newer than this code's {schema.newest()}, and "
+        "has all that this code needs"
+    )
+    return True
+
+
+def need_tables() -> None:
+    """Raise ``DatabaseNotReadyError`` where the tables are not what this code needs."""
+    schema.check(db.engine())

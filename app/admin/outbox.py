@@ -38,7 +38,7 @@ def add_to(topics: Any) -> None:
 
 
 def _status(chosen: argparse.Namespace) -> int:
-    database.need_newest()
+    database.need_tables()
     with db.reading() as session:
         seen = status.read(session, now=clock.utcnow())
     silence = broker_silence()
@@ -106,7 +106,7 @@ def _verdict(seen: Status) -> str:
 
 
 def _show(chosen: argparse.Namespace) -> int:
-    database.need_newest()
+    database.need_tables()
     entry = _found(chosen.id)
     if chosen.json:
         as_json(entries.described(entry))
@@ -122,7 +122,7 @@ def _show(chosen: argparse.Namespace) -> int:
 
 
 def _cancel(chosen: argparse.Namespace) -> int:
-    database.need_newest()
+    database.need_tables()
     _found(chosen.id)
     with db.transaction() as session:
         cancelled = guard.cancel(session, chosen.id, now=clock.utcnow())

@@ -34,7 +34,7 @@ def add_to(topics: Any) -> None:
 
 
 def _list(chosen: argparse.Namespace) -> int:
-    database.need_newest()
+    database.need_tables()
     with db.reading() as session:
         paused = queues.paused(session)
         waiting: dict[str, int] = dict(
@@ -70,14 +70,14 @@ def _list(chosen: argparse.Namespace) -> int:
 
 
 def _pause(chosen: argparse.Namespace) -> int:
-    database.need_newest()
+    database.need_tables()
     with db.transaction() as session:
         changed = queues.pause(session, chosen.names, now=clock.utcnow())
     return _told(chosen, changed, "paused", "was paused already")
 
 
 def _resume(chosen: argparse.Namespace) -> int:
-    database.need_newest()
+    database.need_tables()
     with db.transaction() as session:
         changed = queues.resume(session, chosen.names)
     return _told(chosen, changed, "resumed", "was not paused")

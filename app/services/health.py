@@ -188,7 +188,8 @@ def ask(broker: Broker) -> dict[str, Queue]:
 
 def _of_database(error: SQLAlchemyError) -> str:
     try:
-        if schema.current_of(db.engine()) != schema.newest():
+        revision = schema.current_of(db.engine())
+        if revision != schema.newest() and not schema.is_newer(revision):
             return f"the database has not this code's tables: {schema.UPGRADE_COMMAND}"
     except schema.DatabaseNotReadyError:
         pass  # the first error says it in fewer words
