@@ -202,6 +202,11 @@ class Settings(RedisSettings):
             raise ValueError(f"{value!r} is no web address")
         return value.rstrip("/")
 
+    @property
+    def worker_clock_tolerance_seconds(self) -> float:
+        """A worker whose clock is further off Redis's would take from others what they run."""
+        return self.visibility_timeout_seconds / 3
+
     @model_validator(mode="after")
     def _bounds_fit_together(self) -> Self:
         if self.lease_interval_seconds * 3 > self.visibility_timeout_seconds:

@@ -22,6 +22,7 @@ def exported() -> list[tuple[Metric, tuple[str, ...]]]:
         *deployment_metrics._queues(None),
         *deployment_metrics._outbox(None),
         *deployment_metrics._memory(None),
+        deployment_metrics._clock(None),
     ]
     return [*counted, *((gauge, tuple(gauge._labelnames)) for gauge in gauges)]
 

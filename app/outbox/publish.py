@@ -82,15 +82,21 @@ _BY_ID = OUTBOX_ENTRIES.c.id.in_(bindparam("chosen_ids", expanding=True))
 
 
 def publish_unpublished(
-    bind: Engine, broker: Broker, chosen: ColumnElement[bool], **values: Any
+    bind: Engine,
+    broker: Broker,
+    chosen: ColumnElement[bool],
+    *,
+    now: datetime | None = None,
+    **values: Any,
 ) -> int:
-    """Publish up to ``BATCH`` due entries among ``chosen`` that wait unpublished.
+    """Publish up to ``BATCH`` entries among ``chosen`` that wait unpublished and are due ``now``.
 
-    ``values`` are those of the parameters in ``chosen``: a condition that is a constant has
-    its statement built once. Returns how many were published. Raises
-    ``BrokerUnavailableError``; then they are unpublished again.
+    Where ``now`` is left out it is this machine's: it planned what it publishes. ``values``
+    are those of the parameters in ``chosen``: a condition that is a constant has its statement
+    built once. Returns how many were published. Raises ``BrokerUnavailableError``; then they
+    are unpublished again.
     """
-    return _publish(bind, broker, _of_unpublished(chosen), now=clock.utcnow(), **values)
+    return _publish(bind, broker, _of_unpublished(chosen), now=now or clock.utcnow(), **values)
 
 
 @lru_cache(maxsize=8)

@@ -64,10 +64,6 @@ class PumpRound:
     more: bool = False
 
 
-def _settled() -> dict[str, datetime]:
-    return {"settled_by": clock.utcnow() - HOOK_GRACE}
-
-
 class Pump:
     """Publishes due entries, and resends those whose message is gone from the broker.
 
@@ -89,8 +85,8 @@ class Pump:
         """One round. Raises ``BrokerUnavailableError`` or a database error; both leave
         every entry as it was or published."""
         now = self._broker.now()  # an outage is noticed also where there is nothing to publish
-        unpublished, lists = self._look()
-        published = self._publish() if unpublished else 0
+        unpublished, lists = self._look(now)
+        published = self._publish(now) if unpublished else 0
         suspects = set(self._missing(lists, now))
         gone = sorted(suspects & self._suspects, key=lambda pair: pair[1])[:BATCH]
         self._suspects = suspects
@@ -107,18 +103,20 @@ class Pump:
             more=published == BATCH or len(gone) == BATCH,
         )
 
-    def _look(self) -> tuple[bool, list[tuple[str, int]]]:
+    def _look(self, now: datetime) -> tuple[bool, list[tuple[str, int]]]:
         """Whether anything is to be published, and which lists have messages of ours.
 
         Only read: most rounds find nothing, and need not stand in line for the write lock.
         """
         with db.reading(self._bind) as session:
-            unpublished = session.scalar(_UNPUBLISHED, {"now": clock.utcnow(), **_settled()})
+            unpublished = session.scalar(_UNPUBLISHED, {"now": now, "settled_by": now - HOOK_GRACE})
             lists = [(queue, priority) for queue, priority in session.execute(_LISTS)]
         return unpublished is not None, lists
 
-    def _publish(self) -> int:
-        return publish_unpublished(self._bind, self._broker, _SETTLED, **_settled())
+    def _publish(self, now: datetime) -> int:
+        return publish_unpublished(
+            self._bind, self._broker, _SETTLED, now=now, settled_by=now - HOOK_GRACE
+        )
 
     def _missing(self, lists: Sequence[tuple[str, int]], now: datetime) -> Sequence[Stamped]:
         """Pending entries whose message is not in its list and not held by a worker."""

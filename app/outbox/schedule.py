@@ -18,11 +18,17 @@ logger = logging.getLogger(__name__)
 
 CLOCK_STEP = timedelta(minutes=5)
 """A remembered instant further ahead than this was written by a clock that was wrong."""
+MOST_CLOCK_ERROR = CLOCK_STEP / 2
+"""Off the broker's clock: two beats that keep to it never find such an instant of each other."""
 LATE = timedelta(minutes=2)
 """A due instant further back than this was missed: a beat that runs is never so late."""
 MOST_CAUGHT_UP = 31
 """Runs that one entry makes up for at once: a month of days."""
 MICROSECOND = timedelta(microseconds=1)
+
+
+class ClockOffError(Exception):
+    """Nobody knows what is due: this machine's clock is too far off the broker's."""
 
 
 class CatchUp(StrEnum):
@@ -89,6 +95,17 @@ _REPLACE = (
 def remembered(session: Session) -> Mapping[str, Seen]:
     """What is remembered of each entry, by name."""
     return {name: Seen(*seen) for name, *seen in session.execute(_ALL)}
+
+
+def confirm_clock(now: datetime, *, broker_now: datetime) -> None:
+    """Raise ``ClockOffError`` where the two differ by more than ``MOST_CLOCK_ERROR``."""
+    ahead = now - broker_now
+    if abs(ahead) > MOST_CLOCK_ERROR:
+        raise ClockOffError(
+            f"this machine's clock is {ahead.total_seconds():+.0f} s off Redis's, more than the "
+            f"{MOST_CLOCK_ERROR.total_seconds():g} s that the schedule allows: set whichever of "
+            "the two is wrong (NTP)"
+        )
 
 
 def next_step(entry: PeriodicEntry, seen: Seen | None, now: datetime) -> Step | None:

@@ -35,6 +35,8 @@ class Limits:
     """No beat has fired anything."""
     dead_letters: int
     """Dead letters within ``RECENTLY``."""
+    clock: timedelta
+    """This machine's clock is further off the broker's."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,9 @@ class Health:
     records: Records | None = None
     """``None`` where the database did not answer."""
     queues: Mapping[str, Queue] | None = None
-    """``None`` where the broker did not answer."""
+    """``None`` where the broker did not answer, as the next one."""
+    clock_offset_seconds: float | None = None
+    """By which this machine's clock is ahead of the broker's."""
 
     @property
     def healthy(self) -> bool:
@@ -101,14 +105,27 @@ class Health:
         if self.records is not None:
             found |= asdict(self.records) | {"paused": list(self.records.paused)}
         if self.queues is not None:
+            found["clock_offset_seconds"] = self.clock_offset_seconds
             found["queues"] = {name: asdict(queue) for name, queue in self.queues.items()}
         return found
 
 
 def check(broker: Broker | None, *, now: datetime, limits: Limits) -> Health:
-    """Ask the database and the broker; raises nothing where they do not answer."""
+    """Ask the broker and the database; raises nothing where they do not answer.
+
+    ``now`` is what this machine's clock says as this is called.
+    """
     problems: list[str] = []
-    records = queues = None
+    records = queues = offset = None
+    no_broker = ""
+    try:
+        if broker is None:
+            raise BrokerUnavailableError("no broker is attached")
+        # First of all, while ``now`` is still the present instant.
+        offset = (now - broker.now()).total_seconds()
+        queues = ask(broker)
+    except BrokerUnavailableError as error:
+        no_broker = f"Redis does not answer: {error}"
     try:
         with db.reading() as session:
             records = read(session, now=now)
@@ -116,16 +133,13 @@ def check(broker: Broker | None, *, now: datetime, limits: Limits) -> Health:
         problems.append(_of_database(error))
     else:
         problems += _of_records(records, limits)
-    try:
-        if broker is None:
-            raise BrokerUnavailableError("no broker is attached")
-        queues = ask(broker)
-    except BrokerUnavailableError as error:
-        problems.append(f"Redis does not answer: {error}")
+    if queues is None or offset is None:
+        problems.append(no_broker)
     else:
+        problems += _of_clock(offset, limits)
         paused = () if records is None else records.paused
         problems += _of_queues(queues, paused, limits)
-    return Health(tuple(problems), records, queues)
+    return Health(tuple(problems), records, queues, offset)
 
 
 def _asked(
@@ -209,13 +223,21 @@ def _of_records(found: Records, limits: Limits) -> list[str]:
     if fired is None:
         problems.append("beat has never run: start one")
     elif fired > limits.beat.total_seconds():
-        problems.append(f"beat has fired nothing for {fired:.0f} s: does one run?")
+        problems.append(
+            f"beat has fired nothing for {fired:.0f} s: does one run, is its clock right?"
+        )
     if found.dead_letters.recent > limits.dead_letters:
         problems.append(
             f"{found.dead_letters.recent:,} dead letters within an hour: "
             "python -m app.admin deadletters list"
         )
     return problems
+
+
+def _of_clock(offset: float, limits: Limits) -> list[str]:
+    if abs(offset) <= limits.clock.total_seconds():
+        return []
+    return [f"this machine's clock is {offset:+.0f} s off Redis's: set whichever is wrong (NTP)"]
 
 
 def _of_queues(queues: Mapping[str, Queue], paused: tuple[str, ...], limits: Limits) -> list[str]:

@@ -1,7 +1,8 @@
 """Gauges of the whole deployment, read from Redis and the database when somebody asks.
 
-Every worker and beat tells the same, so a query takes their ``max``, never their sum. What
-cannot be read in time is left out: a page without a gauge is better than no page.
+Every worker and beat tells the same, so a query takes their ``max``, never their sum; only the
+clock is its own machine's. What cannot be read in time is left out: a page without a gauge is
+better than no page.
 """
 
 import logging
@@ -113,11 +114,13 @@ class DeploymentMetrics(Collector):
         self._depths: Answer[Mapping[str, QueueDepth]] = Answer("Redis", self._read_depths)
         # Of its own: a user of Redis may be allowed to queue and not to ask this.
         self._memory: Answer[Memory] = Answer("the memory of Redis", self._read_memory)
+        self._clock: Answer[float] = Answer("the clock of Redis", self._read_clock)
         self._records: Answer[Records] = Answer("the database", self._read_records)
 
     def collect(self) -> Iterable[Metric]:
         yield from _queues(self._depths.get())
         yield from _memory(self._memory.get())
+        yield _clock(self._clock.get())
         yield from _outbox(self._records.get())
 
     def _read_depths(self) -> Mapping[str, QueueDepth]:
@@ -125,6 +128,10 @@ class DeploymentMetrics(Collector):
 
     def _read_memory(self) -> Memory:
         return self._broker.memory()
+
+    def _read_clock(self) -> float:
+        broker_now = self._broker.now()
+        return (clock.utcnow() - broker_now).total_seconds()
 
     def _read_records(self) -> Records:
         now = clock.utcnow()
@@ -190,6 +197,16 @@ def _memory(memory: Memory | None) -> Iterable[Metric]:
         if memory.limit_bytes is not None:
             limit.add_metric([], memory.limit_bytes)
     return used, limit
+
+
+def _clock(offset: float | None) -> Metric:
+    ahead = GaugeMetricFamily(
+        "clock_offset_seconds",
+        "Seconds by which the clock of this process's machine is ahead of Redis's.",
+    )
+    if offset is not None:
+        ahead.add_metric([], offset)
+    return ahead
 
 
 def _outbox(records: Records | None) -> Iterable[Metric]:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from app import clock
 from app.outbox.publish import attached
+from app.outbox.schedule import MOST_CLOCK_ERROR
 from app.services import health
 from app.services.health import Health, Limits
 from app.settings import load_settings
@@ -40,6 +41,7 @@ def check() -> Health:
         unpublished=timedelta(seconds=settings.health_unpublished_seconds),
         beat=timedelta(seconds=settings.health_beat_seconds),
         dead_letters=settings.health_dead_letters,
+        clock=min(MOST_CLOCK_ERROR, timedelta(seconds=settings.worker_clock_tolerance_seconds)),
     )
     return health.check(attached(), now=clock.utcnow(), limits=limits)
 

@@ -13,8 +13,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import clock, db, entropy
 from app.domain.backoff import backoff_delay
 from app.outbox import BrokerUnavailableError
+from app.outbox.broker import Broker
 from app.outbox.pump import Pump
-from app.outbox.schedule import PeriodicEntry, Seen, advance, next_step, remembered
+from app.outbox.schedule import (
+    ClockOffError,
+    PeriodicEntry,
+    Seen,
+    advance,
+    confirm_clock,
+    next_step,
+    remembered,
+)
 from app.settings import load_settings
 from app.tasks import metrics, timetable
 from app.tasks.broker import RedisBroker
@@ -34,8 +43,10 @@ class OutboxScheduler(Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Beat makes a second, lazy one for its banner: nothing is touched here.
+        self._broker: Broker | None = None
         self._pump: Pump | None = None
         self._failures = 0
+        self._clock_is_off = False
         self._entries: dict[str, tuple[Any, PeriodicEntry]] = {}
         super().__init__(*args, **kwargs)
         self._interval = load_settings().pump_interval_seconds
@@ -70,10 +81,18 @@ class OutboxScheduler(Scheduler):
         return pause
 
     def enqueue_due(self) -> int:
-        """Enqueue every entry that is due; returns how many runs. Raises database errors."""
-        now = clock.utcnow()
+        """Enqueue every entry that is due; returns how many runs.
+
+        None while this machine's clock is far off the broker's. Raises database errors and
+        ``BrokerUnavailableError``.
+        """
+        # Read before the time is: however long this process hangs in between, what another
+        # beat remembers meanwhile is never ahead of ``now``.
         with db.reading() as session:
             seen = remembered(session)
+        now = self._confirmed_now()
+        if now is None:
+            return 0
         enqueued = 0
         for name in sorted(self.schedule):
             try:
@@ -84,6 +103,26 @@ class OutboxScheduler(Scheduler):
                 # The others, and the pump, must not wait for somebody to mend this one.
                 logger.exception("beat entry %s cannot be enqueued", name)
         return enqueued
+
+    def _confirmed_now(self) -> datetime | None:
+        """The present instant; ``None`` where the broker's clock says that it is another one.
+
+        A beat whose clock is ahead would fire early what another one, which is right, would
+        take for a mistake and fire again.
+        """
+        broker_now = self.broker.now()
+        now = clock.utcnow()
+        try:
+            confirm_clock(now, broker_now=broker_now)
+        except ClockOffError as error:
+            if not self._clock_is_off:
+                logger.error("beat fires nothing: %s", error)
+            self._clock_is_off = True
+            return None
+        if self._clock_is_off:
+            logger.info("beat fires again: its clock agrees with Redis's")
+        self._clock_is_off = False
+        return now
 
     def _enqueue(self, name: str, seen: Seen | None, now: datetime) -> int:
         entry = self._periodic(name)
@@ -99,12 +138,18 @@ class OutboxScheduler(Scheduler):
         return runs
 
     @property
+    def broker(self) -> Broker:
+        if self._broker is None:
+            self._broker = RedisBroker(self.app, timeout=load_settings().publish_timeout_seconds)
+        return self._broker
+
+    @property
     def pump(self) -> Pump:
         if self._pump is None:
             settings = load_settings()
             self._pump = Pump(
                 db.engine(),
-                RedisBroker(self.app, timeout=settings.publish_timeout_seconds),
+                self.broker,
                 margin=timedelta(seconds=settings.resend_margin_seconds),
                 max_publishes=settings.max_publishes,
             )

@@ -114,7 +114,7 @@ def check_clock(broker: RedisBroker) -> None:
 
     The worker whose clock is ahead takes for dead what others are running.
     """
-    allowed = load_settings().visibility_timeout_seconds / 3
+    allowed = load_settings().worker_clock_tolerance_seconds
     try:
         ahead = (clock.utcnow() - broker.now()).total_seconds()
     except BrokerUnavailableError:

@@ -24,7 +24,9 @@ STRIKES_WITHIN = 60
 EMPTIED_FOR = 5.0
 """Seconds that a Redis takes that starts again with nothing."""
 LARGEST_CLOCK_ERROR = 8.0
-"""Seconds: a worker refuses to start with more than a third of the visibility timeout."""
+"""Seconds, of a worker: it refuses to start with more than a third of the visibility timeout."""
+LARGEST_BEAT_CLOCK_ERROR = 600.0
+"""Seconds: four times what makes a beat fall silent."""
 
 
 class FaultError(ValueError):
@@ -180,7 +182,8 @@ def _second_beat(deployment: Deployment, _rng: Random) -> End:
 def _wrong_clock(deployment: Deployment, rng: Random) -> End:
     names = sorted([*deployment.workers, *deployment.beats])
     name = rng.choice(names)
-    error = timedelta(seconds=round(rng.uniform(-LARGEST_CLOCK_ERROR, LARGEST_CLOCK_ERROR), 3))
+    largest = LARGEST_BEAT_CLOCK_ERROR if name in deployment.beats else LARGEST_CLOCK_ERROR
+    error = timedelta(seconds=round(rng.uniform(-largest, largest), 3))
     return deployment.mislead(name, error)
 
 
@@ -229,7 +232,7 @@ ENGINE_FAULTS: tuple[FaultKind[Deployment], ...] = (
     FaultKind("duplicate", "one of the next messages is in its queue twice", False, _duplicate),
     FaultKind(
         "wrong-clock",
-        "the clock of a worker or beat is up to 8 s wrong for so long",
+        "the clock of a worker is up to 8 s wrong for so long, or that of a beat up to 10 min",
         True,
         _wrong_clock,
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import count
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ import app.tasks
 from app import db, entropy, outbox
 from app.models import OUTBOX_ENTRIES, OutboxEntry
 from app.outbox import BrokerUnavailableError
-from app.outbox.schedule import advance, remembered
+from app.outbox.schedule import MOST_CLOCK_ERROR, advance, remembered
 from app.settings import load_settings
 from app.tasks import broker, cache, email, scheduler, startup, timetable, watchdog, worker_thread
 from app.tasks.broker import RedisBroker
@@ -182,7 +182,12 @@ class QuietBeat:
         if commits != self._database.commits:
             until = self._read()
             self._known = self._database.commits, until
-        return now if until is None else until
+        return now if until is None else until - self._furthest_ahead()
+
+    def _furthest_ahead(self) -> timedelta:
+        """Of the clocks of beats that fire: by that one it is due so much earlier."""
+        errors = (beat.clock_error for beat in self._deployment().beats.values())
+        return max(error for error in (timedelta(0), *errors) if error <= MOST_CLOCK_ERROR)
 
     def _read(self) -> datetime | None:
         """The first instant at which there is something to do; ``None`` for now."""

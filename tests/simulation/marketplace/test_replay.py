@@ -113,6 +113,29 @@ def test_the_day_of_23_hours_holds_and_has_each_run_once() -> None:
     assert outcome.mails["doubled"] == 0
 
 
+@pytest.mark.parametrize("minutes", [-6, 6])
+def test_of_two_beats_one_whose_clock_is_minutes_off_doubles_nothing_and_misses_nothing(
+    minutes: int,
+) -> None:
+    with Replay(Plan(bookings=10, hours=1, beats=2)) as replay:
+        replay.deployment.run_until(replay.start + timedelta(seconds=30))
+        replay.deployment.mislead("beat2", timedelta(minutes=minutes))
+        outcome = replay.run()
+    assert outcome.broken is None
+    assert outcome.beat["health-check"] == 60
+    assert outcome.beat["availability-cache"] == 12
+
+
+def test_a_beat_whose_clock_is_minutes_off_catches_up_when_it_is_right_again() -> None:
+    fault = Fault("wrong-clock", time(0, 10), timedelta(minutes=30))
+    with Replay(Plan(bookings=10, hours=1, faults=(fault,))) as replay:
+        begin = replay.deployment.mislead
+        replay.deployment.mislead = lambda _name, _error: begin("beat1", timedelta(minutes=6))  # type: ignore[method-assign]
+        outcome = replay.run()
+    assert outcome.broken is None
+    assert outcome.beat["no-show-check"] == 3, "one for 00:15 and 00:30"
+
+
 def test_a_day_of_faults_holds_and_was_not_empty() -> None:
     faults = (
         *(Fault("kill-worker", time(0, minute)) for minute in (15, 16, 17, 40)),

@@ -12,10 +12,13 @@ from app.outbox.schedule import (
     LATE,
     MICROSECOND,
     MOST_CAUGHT_UP,
+    MOST_CLOCK_ERROR,
     CatchUp,
+    ClockOffError,
     PeriodicEntry,
     Seen,
     advance,
+    confirm_clock,
     next_step,
     remembered,
 )
@@ -312,20 +315,13 @@ def test_a_crash_between_the_two_writes_leaves_neither(
     assert beat.tick()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the right beat takes what the other remembers for a mistake (CLOCK_STEP): beat would "
-    "have to fire nothing while its clock is far off the broker's; docs/guarantees.md, Clocks",
-)
-def test_a_beat_whose_clock_is_six_minutes_ahead_fires_no_due_instant_twice(
-    database: Engine, broker: FakeBroker, now: FakeClock
+@pytest.mark.parametrize("off", [MOST_CLOCK_ERROR, -MOST_CLOCK_ERROR])
+def test_a_clock_that_is_off_the_brokers_by_half_a_clock_step_is_confirmed_and_by_more_is_not(
+    now: FakeClock, off: timedelta
 ) -> None:
-    now.advance(minutes=53)
-    right, ahead = Beat(now), Beat(FakeClock(now.now + timedelta(minutes=6)))
-    right.tick()
-    for _ in range(5):
-        now.advance(minutes=1)
-        ahead.now.advance(minutes=1)
-        ahead.tick()
-        right.tick()
-    assert len(dues(broker)) == len(set(dues(broker)))
+    """Two that are confirmed are a clock step apart at most: neither takes what the other
+    remembers for a mistake."""
+    confirm_clock(now.now + off, broker_now=now.now)
+    further = off + MICROSECOND if off > timedelta(0) else off - MICROSECOND
+    with pytest.raises(ClockOffError, match=rf"is \{off.total_seconds():+.0f} s off"):
+        confirm_clock(now.now + further, broker_now=now.now)

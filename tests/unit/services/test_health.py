@@ -27,6 +27,7 @@ LIMITS = Limits(
     unpublished=timedelta(minutes=2),
     beat=timedelta(minutes=3),
     dead_letters=2,
+    clock=timedelta(seconds=10),
 )
 
 
@@ -50,8 +51,8 @@ def fire(now: FakeClock) -> None:
         session.merge(BeatEntry(name="health-check", schedule_hash="x", last_due=now.now))
 
 
-def check(broker: FakeBroker) -> Health:
-    return health.check(broker, now=broker.clock.now, limits=LIMITS)
+def check(broker: FakeBroker, now: FakeClock | None = None) -> Health:
+    return health.check(broker, now=(now or broker.clock).now, limits=LIMITS)
 
 
 def planned(task: str = TASK, **options: Any) -> str:
@@ -82,6 +83,7 @@ def test_with_nothing_to_do_all_is_well(broker: FakeBroker) -> None:
         "dead_letters": {"number": 0, "recent": 0, "newest_seconds": None},
         "beat": {"last_fired_seconds": 0.0},
         "paused": [],
+        "clock_offset_seconds": 0.0,
         "queues": {spec.name: {"waiting": 0, "oldest_seconds": None} for spec in QUEUES},
     }
 
@@ -150,11 +152,27 @@ def test_a_beat_that_fires_nothing_is_a_problem(broker: FakeBroker, now: FakeClo
     now.now += LIMITS.beat
     assert check(broker).healthy
     now.now += SECOND
-    assert check(broker).problems == ("beat has fired nothing for 181 s: does one run?",)
+    assert check(broker).problems == (
+        "beat has fired nothing for 181 s: does one run, is its clock right?",
+    )
 
 
 def test_a_beat_that_never_ran_is_a_problem(database: Engine, now: FakeClock) -> None:
     assert check(FakeBroker(now)).problems == ("beat has never run: start one",)
+
+
+@pytest.mark.parametrize("ahead", [1, -1])
+def test_a_clock_that_is_not_redis_is_a_problem(
+    broker: FakeBroker, now: FakeClock, ahead: int
+) -> None:
+    broker.clock = FakeClock(now.now - ahead * LIMITS.clock)
+    assert check(broker, now).healthy
+    broker.clock.now -= ahead * SECOND
+    found = check(broker, now)
+    assert found.problems == (
+        f"this machine's clock is {ahead * 11:+d} s off Redis's: set whichever is wrong (NTP)",
+    )
+    assert found.as_dict()["clock_offset_seconds"] == ahead * 11
 
 
 def test_too_many_dead_letters_within_an_hour_are_a_problem(

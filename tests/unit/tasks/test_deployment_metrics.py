@@ -89,6 +89,20 @@ def test_the_age_of_a_queue_is_that_of_its_oldest_message(
     assert seen["celery_queue_oldest_seconds", "bookings"] == 0
 
 
+def test_a_page_tells_how_far_its_clock_is_off_redis(
+    gauges: DeploymentMetrics, broker: FakeBroker, now: FakeClock
+) -> None:
+    broker.clock = FakeClock(now.now - timedelta(seconds=7))
+    assert samples(gauges)["clock_offset_seconds",] == 7
+
+
+def test_the_clock_is_left_out_where_redis_does_not_answer(
+    gauges: DeploymentMetrics, broker: FakeBroker
+) -> None:
+    broker.down = True
+    assert ("clock_offset_seconds",) not in samples(gauges)
+
+
 def test_rows_are_counted_by_state(gauges: DeploymentMetrics) -> None:
     enqueue()
     assert samples(gauges)["outbox_rows", "pending"] == 1

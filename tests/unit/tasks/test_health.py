@@ -52,7 +52,7 @@ def test_the_command_says_what_is_wrong_in_a_line_each_and_ends_with_1(
     now.advance(seconds=load_settings().health_beat_seconds + 1)
     assert main([]) == 1
     assert capsys.readouterr().out.splitlines()[:3] == [
-        "beat has fired nothing for 181 s: does one run?",
+        "beat has fired nothing for 181 s: does one run, is its clock right?",
         "Redis does not answer: connection refused",
         "",
     ]
