@@ -1,5 +1,10 @@
 """The Celery deployment: ``celery -A app.tasks worker`` finds it here."""
 
+from app.tasks import command_line, interrupts
+
+if command_line.celery_command() in command_line.PROCESSES:
+    interrupts.end_quietly()  # what is imported below takes a second
+
 from app.tasks import context, exposition, lease, logs, pauses, startup, watchdog
 from app.tasks.base import BaseTask
 from app.tasks.celery_app import celery_app

@@ -4,6 +4,8 @@ import os
 import sys
 from typing import NoReturn
 
+from app.tasks import interrupts
+
 
 def become(command: str) -> NoReturn:
     """Replace this process by ``celery -A app.tasks <command>`` and its own arguments.
@@ -15,4 +17,5 @@ def become(command: str) -> NoReturn:
     if not any(option.startswith(("-l", "--loglevel")) for option in options):
         options = ["--loglevel=info", *options]
     arguments = [sys.executable, "-m", "celery", "-A", "app.tasks", command, *options]
+    interrupts.hold_back()
     os.execv(sys.executable, arguments)  # noqa: S606 - no shell is wanted

@@ -1,9 +1,16 @@
 """Flower's defaults for this deployment."""
 
+import errno
 import os
+import re
+import sys
+from types import TracebackType
 
 from app.settings_files import value_from_file
+from app.tasks import command_line
 
+CANNOT_LISTEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+DEFAULT_PORT = "5555"
 LOGIN = "FLOWER_BASIC_AUTH"
 
 
@@ -21,3 +28,25 @@ def configure() -> None:
         os.environ[LOGIN] = login
         # A process that this one turns into would find both, and refuse them.
         del os.environ[f"{LOGIN}_FILE"]
+    if command_line.celery_command() == command_line.FLOWER:
+        sys.excepthook = _explain
+
+
+def _explain(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Say in one line that Flower cannot listen, and end with 2; else what Python says."""
+    if not isinstance(error, OSError) or error.errno not in CANNOT_LISTEN:
+        sys.__excepthook__(kind, error, traceback)
+        return
+    address, port = _option("address", "127.0.0.1"), _option("port", DEFAULT_PORT)
+    sys.stderr.write(
+        f"flower cannot listen on {address} port {port}: {error.strerror}: "
+        "choose another with --port\n"
+    )
+    sys.exit(2)
+
+
+def _option(name: str, default: str) -> str:
+    given = re.findall(rf" --{name}[= ](\S+)", " ".join(sys.argv))
+    return given[-1] if given else os.environ.get(f"FLOWER_{name.upper()}", default)

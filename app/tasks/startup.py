@@ -12,7 +12,7 @@ from app.adapters.mailers import mailer_from
 from app.adapters.redis_refusal import refusal
 from app.outbox import BrokerUnavailableError, guard
 from app.settings import SettingsError, load_settings
-from app.tasks import timetable
+from app.tasks import command_line, timetable
 from app.tasks.broker import RedisBroker
 
 
@@ -40,6 +40,8 @@ def connect(app: Celery) -> None:
     signals.worker_init.connect(check_worker, weak=False)
     signals.beat_init.connect(check_beat, weak=False)
     signals.task_revoked.connect(_cancel_revoked, weak=False)
+    if command_line.celery_command() in command_line.ASKING:
+        _or_exit(lambda: _check_redis_answers(broker))
 
 
 class CheckedBeat(Beat):
@@ -107,6 +109,16 @@ def _check_redis(broker: RedisBroker) -> None:
         why = refusal(settings.broker, settings, error)
         if why is not None:
             raise CannotStartError(why) from error
+
+
+def _check_redis_answers(broker: RedisBroker) -> None:
+    """For a command that a person waits for; Celery's own would try for 20 s."""
+    _check_redis(broker)
+    try:
+        broker.now()
+    except BrokerUnavailableError as error:
+        why = str(error).removeprefix("Redis: ")
+        raise CannotStartError(f"REDIS_URL: Redis does not answer: {why}") from error
 
 
 def check_clock(broker: RedisBroker) -> None:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 CALLED_FROM = "DEMO_CALLED_FROM"
@@ -122,6 +123,13 @@ def _empty_folder(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{path} is a file: name a folder")
     if path.is_dir() and any(path.iterdir()):
         raise argparse.ArgumentTypeError(f"{path} is not empty: name a new folder")
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    try:
+        # Tried, for a superuser may write where nothing can be made; and nothing is left.
+        with TemporaryDirectory(dir=nearest):
+            pass
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be made: {error.strerror}") from None
     return path
 
 

@@ -76,3 +76,17 @@ def test_the_check_alone_says_whether_there_is_something_to_start(
         options.check(["--help"])
     assert ended.value.code == options.HELP_WAS_SHOWN
     assert "--seconds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["file/x", "file/x/y"])
+def test_a_folder_below_a_file_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot be made: " in refused(capsys, "--folder", str(tmp_path / name))
+
+
+def test_a_folder_that_can_be_made_is_not_made_yet(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "demo"
+    assert parse(["--folder", str(folder)]).folder == folder
+    assert list(tmp_path.iterdir()) == []
