@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NoReturn
 
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
 from app import clock
 from app.outbox.publish import attached
 from app.outbox.schedule import MOST_CLOCK_ERROR
@@ -20,6 +23,11 @@ from app.tasks.celery_app import celery_app
 logger = logging.getLogger(__name__)
 
 COMMAND = "python -m app.tasks.health"
+WORKER_PATIENCE_SECONDS = 1.0
+NO_WORKER = (
+    f"no worker answers within {WORKER_PATIENCE_SECONDS:g} s: does one run? "
+    "(one of a solo pool answers only between two tasks)"
+)
 
 
 @celery_app.task(base=BaseTask, bind=True, name="app.tasks.health.health_check")
@@ -51,22 +59,41 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help says what there is)\n")
 
 
+def answering_workers() -> int | None:
+    """How many workers answer a ping; ``None`` where Redis cannot be asked."""
+    try:
+        return len(celery_app.control.ping(timeout=WORKER_PATIENCE_SECONDS))
+    except (OperationalError, RedisError, OSError):
+        return None
+
+
 def main(arguments: Sequence[str]) -> int:
-    """The command: exit status 0 where all is well, 1 where it is not."""
-    parser = _Parser(prog=COMMAND, description="Is all well? Exit status 0: yes, 1: no.")
+    """The command: exit status 0 where all is well, 1 where it is not.
+
+    That no worker answers is a warning and changes neither: what waits is a problem of its own
+    when it has waited too long, and a worker may be busy, or about to start.
+    """
+    parser = _Parser(
+        prog=COMMAND,
+        description="Is all well? Exit status 0: yes, perhaps with warnings; 1: no; 2: mistyped.",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     chosen = parser.parse_args(arguments)
     found = check()
+    workers = None if found.queues is None else answering_workers()
+    warnings = [NO_WORKER] if workers == 0 else []
     if chosen.json:
-        print(json.dumps(found.as_dict(), indent=2))  # noqa: T201
+        told = found.as_dict() | {"workers": workers, "warnings": warnings}
+        print(json.dumps(told, indent=2))  # noqa: T201
     else:
-        print("\n".join(_lines(found)))  # noqa: T201
+        lines = [*_lines(found), *([] if workers is None else [f"workers       {workers} answer"])]
+        verdict = ["healthy"] if found.healthy else [*found.problems]
+        print("\n".join([*verdict, *(f"warning: {each}" for each in warnings), "", *lines]))  # noqa: T201
     return 0 if found.healthy else 1
 
 
 def _lines(found: Health) -> list[str]:
-    lines = ["healthy"] if found.healthy else [*found.problems]
-    lines.append("")
+    lines = []
     if found.records is not None:
         outbox, dead = found.records.outbox, found.records.dead_letters
         lines += [

@@ -101,6 +101,18 @@ def test_inspect_active_queues_names_all_seven(worker: Process, shell: Shell) ->
     assert set(re.findall(r"\* {'name': '(\w+)'", answer)) == {spec.name for spec in QUEUES}
 
 
+def test_the_health_command_counts_the_workers(worker: Process, shell: Shell) -> None:
+    told = json.loads(shell.run("python -m app.tasks.health --json").stdout)
+    assert (told["workers"], told["warnings"]) == (1, [])
+
+
+def test_the_health_command_warns_where_no_worker_listens_on_that_redis(shell: Shell) -> None:
+    url = f"{shell.live.environment['REDIS_URL']}"
+    elsewhere = re.sub(r"/\d+$", "/15", url)
+    said = shell.run("python -m app.tasks.health", REDIS_URL=elsewhere).stdout
+    assert "warning: no worker answers within 1 s: does one run?" in said
+
+
 def test_each_call_of_the_health_check_runs_it(worker: Process, shell: Shell) -> None:
     line = "celery -A app.tasks call app.tasks.health.health_check --args='[]'"
     for done in shell.together(line, line):

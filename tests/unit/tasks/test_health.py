@@ -21,6 +21,14 @@ def _a_beat_has_fired(broker: FakeBroker, now: FakeClock) -> None:
         session.add(BeatEntry(name="health-check", schedule_hash="x", last_due=now.now))
 
 
+@pytest.fixture(autouse=True)
+def workers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of those that answer a ping."""
+    answering = ["one", "other"]
+    monkeypatch.setattr(health, "answering_workers", lambda: len(answering))
+    return answering
+
+
 def test_the_task_says_what_it_found_and_logs_a_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, health.__name__)
     assert deliver_foreign(health_check, "some-id").result["healthy"] is True
@@ -66,7 +74,35 @@ def test_a_machine_gets_the_tasks_dict(
     assert main(["--json"]) == status
     found = json.loads(capsys.readouterr().out)
     assert found["healthy"] is not down
+    assert found.pop("workers") == (None if down else 2)
+    assert found.pop("warnings") == []
     assert found == deliver_foreign(health_check, "some-id").result
+
+
+def test_the_command_counts_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    assert capsys.readouterr().out.splitlines()[-1] == "workers       2 answer"
+
+
+def test_that_no_worker_answers_is_a_warning_and_no_reason_to_end_with_1(
+    workers: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers.clear()
+    assert main([]) == 0
+    healthy, warning, *_ = capsys.readouterr().out.splitlines()
+    assert (healthy, warning) == ("healthy", f"warning: {health.NO_WORKER}")
+    assert main(["--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["healthy"], told["workers"], told["warnings"]) == (True, 0, [health.NO_WORKER])
+
+
+def test_workers_are_not_asked_where_redis_does_not_answer(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker.down = True
+    monkeypatch.setattr(health, "answering_workers", lambda: pytest.fail("asked"))
+    assert main([]) == 1
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_bad_arguments_are_one_line_and_2(
