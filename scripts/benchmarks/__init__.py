@@ -1,0 +1,1 @@
+"""What the ``bench_*`` commands share: rounds, tables, systems to compare, a mail sink."""

@@ -1,0 +1,1 @@
+"""The same tasks, written for each system as its documentation does."""
