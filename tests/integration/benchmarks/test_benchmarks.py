@@ -1,0 +1,88 @@
+"""Each benchmark runs, and says what it promises to say; how fast, no test asks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+# Each starts several systems, one after the other.
+pytestmark = pytest.mark.timeout(400)
+
+
+def bench(name: str, *words: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", f"scripts.{name}", "--json", "--rounds", "1", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=380,
+    )
+    # 1: the goal was missed, which says little of so few tasks.
+    assert done.returncode in {0, 1}, done.stderr
+    return json.loads(done.stdout)
+
+
+def by_name(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in found["series"]}
+
+
+def test_the_storm_sends_each_mail_once_by_ours_and_by_every_peer() -> None:
+    found = bench("bench_storm", "--n", "30")
+    series = by_name(found)
+    assert found["ratio_to_fastest_peer"] > 0
+    assert found["ratio_to_stock_celery"] > 0
+    assert found["sink_alone_mails_per_second"] > 0
+    assert len(series) == 11
+    ours = series["ours, a connection for a chunk"]
+    assert (ours["n"], ours["connections"]) == (30, 1)
+    assert series["huey, a connection for each mail"]["connections"] == 30
+    assert series["dramatiq, kept connection"]["connections"] <= 2
+
+
+def test_a_storm_on_postgresql_begins_anew_for_each_system() -> None:
+    words = ["--database", "postgresql", "--system", "ours", "--system", "dramatiq"]
+    found = bench("bench_storm", "--n", "20", *words)
+    assert len(found["series"]) == 3
+
+
+@pytest.mark.parametrize("settings", ["durable", "fastest"])
+def test_every_system_drains_its_backlog(settings: str) -> None:
+    [found] = bench("bench_drain", "--n", "40", "--task", "noop", "--settings", settings)
+    assert found["ratio_to_fastest_peer"] > 0
+    assert all(each["median"] > 0 for each in found["series"])
+    assert {"processor", "cores", "versions"} <= found["machine"].keys()
+
+
+def test_a_booking_does_not_wait_for_a_flood() -> None:
+    found = bench("bench_urgency", "--n", "20", "--flood", "200")
+    series = by_name(found)
+    assert found["ratio_to_idle"] > 0
+    assert series["ours, idle"]["ratio_to_idle"] == 1
+    assert {"ours, 200 in each other queue", "huey, 200 less urgent"} <= series.keys()
+
+
+def test_each_part_of_the_worker_is_measured_beside_what_lacks_it() -> None:
+    found = bench("bench_overhead", "--n", "40")
+    series = by_name(found)
+    assert series["BaseTask, called"]["beside"] == "celery.Task, called"
+    assert found["holds"] is (found["cost_percent"] <= found["goal_percent"])
+
+
+def test_enqueueing_is_measured_on_both_databases() -> None:
+    found = bench("bench_enqueue", "--n", "20")
+    names = by_name(found).keys()
+    assert "ours, outbox, one commit, postgresql" in names
+    assert "ours, outbox, a commit for each, sqlite" in names
+    assert found["ratio_to_stock_celery"] > 0
+
+
+def test_growth_is_measured_beside_the_smallest_size() -> None:
+    found = bench("bench_growth", "--n", "10000")
+    series = by_name(found)
+    assert series["beat's tick, 1,000"]["ratio_to_smallest"] == 1
+    assert series["worker's memory, 10,000"]["median"] > 0
+    assert found["ratio_to_smallest"].keys() == {"tick", "look-up"}
