@@ -1,0 +1,154 @@
+"""How long does urgent work wait while a flood of the rest does?
+
+    python -m scripts.bench_urgency                     floods of 10,000 and of 100,000
+    python -m scripts.bench_urgency --n 100 --rounds 1 --flood 1000
+
+Time in queue, from the publication to the start of a task, of bookings that come one by one:
+with nothing else to do, then while so many tasks wait in each other queue. Two slots; what
+runs in them cannot be interrupted, so a second flood is of tasks of 10 ms. The peers that know
+priorities have one flood of the same size in all, with urgent tasks before it.
+"""
+
+from __future__ import annotations
+
+import sys
+from statistics import median
+from typing import Any
+
+from app.routing import QUEUES, wire_priority
+from scripts.benchmarks import command
+from scripts.benchmarks.backlog import list_of, multiply
+from scripts.benchmarks.command import Benchmark
+from scripts.benchmarks.ours import SLOW_TASK, name_in
+from scripts.benchmarks.runs import Run, percentile
+from scripts.benchmarks.series import Series, alternating, significant
+from scripts.benchmarks.stage import SLOTS, WARM_UP, Stage, stage
+from scripts.benchmarks.systems import DRAMATIQ, HUEY, OURS_CALLED, RQ, STOCK, System
+
+FLOODS = (10_000, 100_000)
+PAUSE_SECONDS = 0.02
+"""Between two bookings."""
+PEER_FLOOD = 10_000
+LIMIT_SECONDS = 300.0
+_BOOKINGS = next(spec for spec in QUEUES if spec.name == "bookings")
+"""The most urgent queue."""
+_OTHERS = tuple(spec for spec in QUEUES if spec is not _BOOKINGS)
+PEERS = (STOCK, DRAMATIQ, HUEY, RQ)
+PRIORITIES = {"BENCH_PRIORITIES": "1"}
+
+
+def flood(on: Stage, each: int, *, slow: bool) -> int:
+    """Let ``each`` tasks wait in every queue but bookings; how many there are."""
+    if not each:
+        return 0
+    for spec in _OTHERS:
+        name = SLOW_TASK if slow else name_in(spec)
+        on.publish(OURS_CALLED, "publish_one", name, spec.name, wire_priority(spec.urgency))
+        multiply(on.redis, list_of(spec), each)
+    return each * len(_OTHERS)
+
+
+def ours(on: Stage, bookings: int, each: int, *, slow: bool = False) -> list[float]:
+    """Milliseconds in queue of each booking, with ``each`` tasks waiting in each other queue."""
+    on.clear()
+    waiting = flood(on, each, slow=slow)
+    with on.working(OURS_CALLED, warm=not waiting) as workers:
+        if waiting:
+            on.wait_for_runs(WARM_UP, workers, timeout=LIMIT_SECONDS)
+        on.publish(OURS_CALLED, "publish_paced", name_in(_BOOKINGS), bookings, PAUSE_SECONDS)
+        found = on.wait_for_runs(bookings, workers, timeout=LIMIT_SECONDS, backlog=True)
+        left = sum(on.redis.llen(key) for key in on.redis.scan_iter("*", _type="list"))
+    if waiting and not left:
+        raise RuntimeError("the flood was over before the last booking came: give --flood more")
+    return _milliseconds(found)
+
+
+def peer(on: Stage, system: System, bookings: int, backlog: int) -> list[float]:
+    """The same of a peer, with one backlog of less urgent tasks."""
+    on.clear()
+    with on.working(system, environment=PRIORITIES) as workers:
+        if backlog:
+            on.publish(system, "publish_with_priority", False, backlog, 0.0, timeout=300)
+        on.publish(system, "publish_with_priority", True, bookings, PAUSE_SECONDS)
+        found = on.wait_for_runs(bookings, workers, timeout=LIMIT_SECONDS, backlog=True)
+    return _milliseconds(found)
+
+
+def _milliseconds(found: list[Run]) -> list[float]:
+    return [1000 * run.waited for run in found]
+
+
+def measure(options: Any) -> Benchmark:
+    """All rounds."""
+    scenarios: dict[str, tuple[str, Any]] = {
+        "ours, idle": ("ours", lambda on: ours(on, options.n, 0))
+    }
+    for each in options.flood:
+        scenarios[f"ours, {each:,} in each other queue"] = (
+            "ours",
+            lambda on, each=each: ours(on, options.n, each),
+        )
+    slow = options.flood[0]
+    scenarios[f"ours, {slow:,} of 10 ms in each other queue"] = (
+        "ours",
+        lambda on: ours(on, options.n, slow, slow=True),
+    )
+    for system in PEERS if options.peers else ():
+        backlog = min(PEER_FLOOD, options.flood[0])
+        for words, number in (("idle", 0), (f"{backlog:,} less urgent", backlog)):
+            scenarios[f"{system.name}, {words}"] = (
+                system.name,
+                lambda on, system=system, number=number: peer(on, system, options.n, number),
+            )
+    series = {name: Series(name, "p99 ms") for name in scenarios}
+    middle: dict[str, list[float]] = {name: [] for name in scenarios}
+    with stage() as on:
+        for name in alternating(list(scenarios), options.rounds):
+            command.progress(name)
+            waits = scenarios[name][1](on)
+            series[name].values.append(percentile(waits, 99))
+            middle[name].append(percentile(waits, 50))
+    idle: dict[str, str] = {}
+    for name, (system_name, _) in scenarios.items():
+        idle.setdefault(system_name, name)
+    for name, (system_name, _) in scenarios.items():
+        baseline = idle[system_name]
+        series[name].notes["p50_ms"] = significant(median(middle[name]))
+        series[name].ratios = {
+            "ratio_to_idle": series[name].median / series[baseline].median,
+            "p50_ratio_to_idle": median(middle[name]) / median(middle[baseline]),
+        }
+    flooded = series[f"ours, {options.flood[0]:,} in each other queue"]
+    ratio = flooded.ratios["ratio_to_idle"]
+    return Benchmark(
+        name="urgency",
+        title="Time in queue of urgent tasks",
+        series=list(series.values()),
+        options={"n": options.n, "rounds": options.rounds, "slots": SLOTS},
+        verdict=f"under {options.flood[0]:,} tasks in each other queue a booking's p99 in queue is "
+        f"{flooded.median:.1f} ms, {ratio:.2f} times that of an idle system",
+        figures={"ratio_to_idle": round(ratio, 3)},
+        notes=[
+            f"A booking every {PAUSE_SECONDS * 1000:g} ms, {options.n} in a round.",
+            "What runs in a slot is not interrupted: in the flood of 10 ms tasks a booking waits "
+            "for the first of two slots, between 0 and 10 ms, beside the time of an idle system.",
+            "Taskiq is left out: on Redis it knows no priorities. Dramatiq's order only what a "
+            "process has prefetched; RQ's are the order of its queues.",
+        ],
+    )
+
+
+def main() -> int:
+    parser = command.parser(__doc__, n=300, what="urgent tasks in a round")
+    parser.add_argument(
+        "--flood", type=command.positive, action="append", help="tasks in each other queue"
+    )
+    parser.add_argument("--without-peers", dest="peers", action="store_false", help="only ours")
+    options = parser.parse_args()
+    options.flood = options.flood or list(FLOODS)
+    command.tell(measure(options), as_json=options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
