@@ -1,238 +1,140 @@
-"""What BaseTask costs beside a bare celery.Task: no-op tasks, the same worker, in turns.
+"""What each part of our worker costs beside a bare ``celery.Task``: no-op tasks, in turns.
 
     python -m scripts.bench_overhead --n 2000 --rounds 5
-    python -m scripts.bench_overhead --pool solo          one process: nothing hides the cost
 
-The worker is stopped (SIGSTOP) while the messages are put into its queue, so a round measures
-how fast it drains them and nothing else. A message is what ``celery call`` sends; the cost is
-that of the base class. Then the same through the outbox, which is no base class's cost but
-what the promise costs: a row that is read, marked done in a transaction and published.
-Exit status 0 only where BaseTask costs at most the goal.
+The worker is the same in all: prefork, two slots, our configuration. A message is what ``celery
+call`` sends, so the cost of ``BaseTask`` is that of the base class; then the same through the
+outbox, which is no base class's cost but what the promise costs: a row that is read, marked
+done in a transaction and published. Then each part is switched off alone, so that defaults
+are decided by figures. Exit status 0 only where ``BaseTask`` costs at most the goal.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import signal
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from statistics import median
-from time import monotonic, perf_counter, sleep
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import uuid4
 
-import psutil
-import redis
-
-from app import db, outbox
-from app.routing import queue_for, wire_priority
-from scripts.live import noop_jobs
-from scripts.live.deployment import Deployment
-from scripts.live.job_bench import JobBench, job_bench
-from scripts.live.processes import Process
-from scripts.live.redis_server import RedisServer
+from scripts.benchmarks import command
+from scripts.benchmarks.command import Benchmark
+from scripts.benchmarks.draining import drain
+from scripts.benchmarks.environment import WITHOUT
+from scripts.benchmarks.series import Series, alternating, compare, significant
+from scripts.benchmarks.stage import SLOTS, stage
+from scripts.benchmarks.systems import OURS_CALLED
 
 GOAL_PERCENT = 10.0
-POLL_SECONDS = 0.01
-LIMIT_SECONDS = 300.0
-BARE, OURS, GUARDED = (task.name for task in (noop_jobs.bare, noop_jobs.ours, noop_jobs.guarded))
-# A worker that is stopped renews no lease.
-ENVIRONMENT = {"VISIBILITY_TIMEOUT_SECONDS": "600", "LEASE_INTERVAL_SECONDS": "60", "LOG_DIR": ""}
 
 
-@dataclass
-class Variant:
-    """One way to run a task, and how many a second were drained in each round."""
+@dataclass(frozen=True)
+class Part:
+    """A way to run a no-op in our worker."""
 
     name: str
-    publish: Callable[[int], None]
-    rates: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    """Milliseconds of processor time a task, of the worker and its children: on a busy
-    machine this tells more."""
-
-    @property
-    def rate(self) -> float:
-        return median(self.rates)
-
-    def cost(self, beside: Variant) -> list[float]:
-        """Per cent of the other's rate, round by round."""
-        return [
-            100 * (1 - ours / theirs) for ours, theirs in zip(self.rates, beside.rates, strict=True)
-        ]
+    task: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    beside: str = ""
+    """The variant that it differs from in one thing."""
+    words: tuple[str, ...] = ()
 
 
-class Bench:
-    """A worker, its Redis, and messages for it."""
+BARE = Part("celery.Task, called", "bare")
+OURS = Part("BaseTask, called", "noop", beside=BARE.name)
+ROW = Part("BaseTask with a row", "row noop", beside=OURS.name)
+GUARDED = Part("BaseTask with a row and its guard", "guarded", beside=ROW.name)
 
-    def __init__(self, jobs: JobBench, client: redis.Redis, worker: Process) -> None:
-        self._jobs = jobs
-        self._client = client
-        self._worker = worker
 
-    def call(self, task: str) -> Callable[[int], None]:
-        """Publishes as ``celery call`` does, but many in one pipeline."""
+def _without(part: str, words: str, beside: Part = OURS) -> Part:
+    return Part(f"{beside.name}, {words}", beside.task, {WITHOUT: part}, beside=beside.name)
 
-        def publish(count: int) -> None:
-            app: Any = noop_jobs.celery_app
-            with app.producer_pool.acquire(block=True) as producer, producer.batch(count):
-                for _ in range(count):
-                    app.send_task(task, task_id=str(uuid4()), ignore_result=True, producer=producer)
 
-        return publish
+PARTS = (
+    BARE,
+    OURS,
+    ROW,
+    GUARDED,
+    _without("events", "no task events"),
+    _without("metrics", "no metrics"),
+    _without("envelope check", "items parsed once"),
+    _without("checks", "messages not checked"),
+    Part(
+        "BaseTask, called, a line for each task",
+        "noop",
+        beside=OURS.name,
+        words=("--loglevel=INFO",),
+    ),
+    Part(
+        "BaseTask, called, a line and its copy in a file",
+        "noop",
+        {"LOG_DIR": "logs"},
+        beside=OURS.name,
+        words=("--loglevel=INFO",),
+    ),
+)
 
-    def enqueue(self, task: str) -> Callable[[int], None]:
-        """Plans through the outbox, which publishes after the commit."""
 
-        def publish(count: int) -> None:
-            with db.transaction() as session:
-                for _ in range(count):
-                    outbox.enqueue(session, task)
+def measure(options: Any) -> Benchmark:
+    """All rounds."""
+    series = {part.name: Series(part.name, "tasks/s") for part in PARTS}
+    cpu: dict[str, list[float]] = {name: [] for name in series}
+    with stage() as on:
+        for part in alternating(PARTS, options.rounds):
+            command.progress(part.name)
+            environment = dict(part.environment)
+            if "LOG_DIR" in environment:
+                environment["LOG_DIR"] = str(on.folder / environment["LOG_DIR"])
+            [worker] = OURS_CALLED.workers
+            system = replace(
+                OURS_CALLED,
+                name=part.name,
+                workers=((*worker, *part.words),),
+                environment=environment,
+            )
+            tasks_a_second, milliseconds = drain(on, system, part.task, options.n)
+            series[part.name].values.append(tasks_a_second)
+            cpu[part.name].append(milliseconds)
+    for part in PARTS:
+        each = series[part.name]
+        each.notes["cpu_ms_per_task"] = significant(sorted(cpu[part.name])[options.rounds // 2])
+        if part.beside:
+            each.notes["beside"] = part.beside
+            each.notes["difference_percent"] = _difference(each, series[part.beside])
+    compare(series.values(), {"ratio_to_bare_task": series[BARE.name]})
+    cost = -series[OURS.name].notes["difference_percent"]
+    return Benchmark(
+        name="overhead",
+        title="No-op tasks through our worker",
+        series=list(series.values()),
+        options={"n": options.n, "rounds": options.rounds, "slots": SLOTS},
+        verdict=f"BaseTask costs {cost:.1f} % of the drain rate, "
+        f"{'within' if cost <= GOAL_PERCENT else 'ABOVE'} the goal of {GOAL_PERCENT:g} %",
+        figures={
+            "holds": cost <= GOAL_PERCENT,
+            "goal_percent": GOAL_PERCENT,
+            "cost_percent": cost,
+        },
+        notes=[
+            "“difference percent” is the drain rate beside the variant named, median of the "
+            "rounds: what a part costs where it is added, what it saves where it is left out.",
+        ],
+    )
 
-        return publish
 
-    def measure(self, variant: Variant, count: int) -> None:
-        """Let the worker drain ``count`` messages, and note how fast it was."""
-        self._worker.signal(signal.SIGSTOP)
-        try:
-            variant.publish(count)
-            waiting = self._left()
-            if waiting < count - 1:  # a worker that is stopped may have one in its hands
-                raise RuntimeError(f"{variant.name}: only {waiting} of {count} were published")
-        finally:
-            self._worker.signal(signal.SIGCONT)
-        began, used = perf_counter(), self._cpu_seconds()
-        until = monotonic() + LIMIT_SECONDS
-        while self._left():
-            if monotonic() > until:
-                raise TimeoutError(f"{variant.name}: not drained in {LIMIT_SECONDS:g} s")
-            sleep(POLL_SECONDS)
-        variant.rates.append(count / (perf_counter() - began))
-        variant.cpu.append(1000 * (self._cpu_seconds() - used) / count)
-
-    def _cpu_seconds(self) -> float:
-        main = psutil.Process(self._worker.pid)
-        times = [process.cpu_times() for process in (main, *main.children(recursive=True))]
-        return sum(time.user + time.system for time in times)
-
-    def _left(self) -> int:
-        queue = queue_for(BARE)
-        priority = wire_priority(queue.urgency)
-        key = f"{queue.name}\x06\x16{priority}" if priority else queue.name
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.llen(key)
-            pipe.hlen("unacked")
-            return sum(pipe.execute())
+def _difference(each: Series, beside: Series) -> float:
+    """Per cent of the other's rate, the median of the rounds."""
+    found = sorted(
+        100 * (own / other - 1) for own, other in zip(each.values, beside.values, strict=True)
+    )
+    return round(found[len(found) // 2], 1)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--n", type=_positive, default=2000, help="messages in a round (2000)")
-    parser.add_argument("--rounds", type=_at_least_three, default=5, help="of each variant (5)")
-    parser.add_argument("--pool", default="prefork", choices=["prefork", "solo", "threads"])
-    parser.add_argument("--concurrency", type=_positive, default=2, help="slots (2)")
-    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+    parser = command.parser(__doc__, n=2000, what="messages in a round")
     options = parser.parse_args()
-    with (
-        RedisServer() as server,
-        Deployment(redis_url=server.url, environment=ENVIRONMENT) as live,
-        job_bench(live) as jobs,
-        server.client() as client,
-    ):
-        live.app = noop_jobs.__name__
-        worker = live.start_worker(
-            "--without-mingle",
-            "--without-gossip",
-            pool=options.pool,
-            concurrency=options.concurrency,
-            queues=[queue_for(BARE).name],
-        )
-        bench = Bench(jobs, client, worker)
-        bare, ours, row, guard = variants = (
-            Variant("celery.Task, called", bench.call(BARE)),
-            Variant("BaseTask, called", bench.call(OURS)),
-            Variant("BaseTask, with a row", bench.enqueue(OURS)),
-            Variant("BaseTask, with a row and its guard", bench.enqueue(GUARDED)),
-        )
-        for variant in variants:
-            bench.measure(variant, max(1, options.n // 10))
-            variant.rates.clear()
-            variant.cpu.clear()
-        for number in range(options.rounds):
-            # Each goes first as often as last: the machine is not the same all the time.
-            for variant in variants if number % 2 == 0 else reversed(variants):
-                bench.measure(variant, options.n)
-    found = _found(options, bare, [ours, row, guard])
-    if options.json:
-        print(json.dumps(found, indent=2))
-    else:
-        _tell(found)
-    return 0 if found["holds"] else 1
-
-
-def _found(options: argparse.Namespace, bare: Variant, others: list[Variant]) -> dict[str, Any]:
-    cost = median(others[0].cost(bare))
-    return {
-        "holds": cost <= GOAL_PERCENT,
-        "goal_percent": GOAL_PERCENT,
-        "cost_percent": round(cost, 1),
-        "n": options.n,
-        "rounds": options.rounds,
-        "pool": options.pool,
-        "concurrency": options.concurrency,
-        "variants": [
-            {
-                "name": variant.name,
-                "per_second": round(variant.rate, 1),
-                "slowest": round(min(variant.rates), 1),
-                "fastest": round(max(variant.rates), 1),
-                "cost_percent": round(median(variant.cost(bare)), 1),
-                "least_cost_percent": round(min(variant.cost(bare)), 1),
-                "most_cost_percent": round(max(variant.cost(bare)), 1),
-                "cpu_milliseconds": round(median(variant.cpu), 3),
-            }
-            for variant in [bare, *others]
-        ],
-    }
-
-
-def _tell(found: dict[str, Any]) -> None:
-    verdict = "within" if found["holds"] else "ABOVE"
-    print(
-        f"BaseTask costs {found['cost_percent']:.1f} % of the drain rate, {verdict} the goal of "
-        f"{found['goal_percent']:g} %"
-    )
-    print(
-        f"{found['rounds']} rounds of {found['n']:,} no-op tasks each, in turns; "
-        f"{found['pool']} pool, {found['concurrency']} slots"
-    )
-    print()
-    print(
-        f"{'':<36}{'tasks/s':>9}{'slowest':>9}{'fastest':>9}{'cost':>9}{'from':>9}{'to':>9}{'CPU':>9}"
-    )
-    for variant in found["variants"]:
-        print(
-            f"{variant['name']:<36}{variant['per_second']:>9.0f}{variant['slowest']:>9.0f}"
-            f"{variant['fastest']:>9.0f}{variant['cost_percent']:>7.1f} %"
-            f"{variant['least_cost_percent']:>7.1f} %{variant['most_cost_percent']:>7.1f} %"
-            f"{variant['cpu_milliseconds']:>6.2f} ms"
-        )
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
-
-
-def _at_least_three(text: str) -> int:
-    number = int(text)
-    if number < 3:
-        raise argparse.ArgumentTypeError(f"{number} rounds are too few to tell: at least 3")
-    return number
+    found = measure(options)
+    command.tell(found, as_json=options.json)
+    return 0 if found.figures["holds"] else 1
 
 
 if __name__ == "__main__":

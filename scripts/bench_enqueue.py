@@ -1,0 +1,114 @@
+"""How fast is work planned? One by one, in bulk, and through the outbox with its commit.
+
+    python -m scripts.bench_enqueue --n 2000
+
+One process publishes; nobody works. A row of the outbox is committed before its message
+goes out, on SQLite and on PostgreSQL, where the server keeps to its usual promise (fsync off:
+it is the benchmark's own, see the note).
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.benchmarks import command
+from scripts.benchmarks.command import Benchmark
+from scripts.benchmarks.databases import KINDS
+from scripts.benchmarks.series import Series, alternating, compare, fastest
+from scripts.benchmarks.stage import Stage, stage
+from scripts.benchmarks.systems import DRAMATIQ, HUEY, OURS_CALLED, RQ, STOCK, TASKIQ, System
+
+TASK = "scripts.benchmarks.noop"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to enqueue."""
+
+    name: str
+    system: System
+    function: str
+    task: str = TASK
+    ours: bool = True
+
+
+CALLS = (
+    Way("ours, celery call, one by one", OURS_CALLED, "call_one_by_one"),
+    Way("ours, celery call, in bulk", OURS_CALLED, "call"),
+)
+OUTBOX = (
+    Way("ours, outbox, a commit for each", OURS_CALLED, "enqueue_one_by_one"),
+    Way("ours, outbox, one commit", OURS_CALLED, "enqueue"),
+    Way("ours, outbox, one commit, published by the pump", OURS_CALLED, "enqueue_for_the_pump"),
+)
+PEERS = tuple(
+    Way(f"{system.name}, {words}", system, "publish", "noop", ours=False)
+    for system, words in (
+        (STOCK, "one by one"),
+        (DRAMATIQ, "one by one"),
+        (HUEY, "one by one"),
+        (TASKIQ, "one by one"),
+        (RQ, "in bulk"),
+    )
+)
+
+
+def enqueue(on: Stage, way: Way, count: int) -> float:
+    """Tasks a second."""
+    on.clear()
+    said = on.publish(way.system, way.function, way.task, count)
+    return float(count / (said["ended"] - said["began"]))
+
+
+def measure(options: Any) -> Benchmark:
+    """All rounds; the outbox on each database."""
+    series: dict[str, Series] = {}
+    ours: list[str] = []
+    for database in options.database:
+        ways = (*OUTBOX, *CALLS, *PEERS) if database == options.database[0] else OUTBOX
+        with stage(database=database) as on:
+            for way in alternating(ways, options.rounds):
+                name = f"{way.name}, {database}" if way in OUTBOX else way.name
+                command.progress(name)
+                series.setdefault(name, Series(name, "tasks/s")).values.append(
+                    enqueue(on, way, options.n)
+                )
+                if way.ours:
+                    ours.append(name)
+    peer = fastest(series.values(), lambda each: each.name not in ours)
+    stock = series[PEERS[0].name]
+    compare(series.values(), {"ratio_to_fastest_peer": peer, "ratio_to_stock_celery": stock})
+    best = fastest(series.values(), lambda each: "one commit" in each.name)
+    bulk = series[CALLS[1].name]
+    assert best is not None  # noqa: S101 - it is always measured
+    return Benchmark(
+        name="enqueue",
+        title="Enqueueing no-op tasks from one process",
+        series=list(series.values()),
+        options={"n": options.n, "rounds": options.rounds},
+        verdict=f"the outbox plans {best.median:,.0f} tasks a second with their commit "
+        f"({best.name}), {best.ratios['ratio_to_stock_celery']:.1f} times what stock Celery sends "
+        "without any",
+        figures={key: round(value, 3) for key, value in bulk.ratios.items()},
+        notes=[
+            "The first task of a process connects; that is part of the figures.",
+            "PostgreSQL runs with fsync off, as the tests' server does: on a real disk each "
+            "commit waits for it as well.",
+            "The ratios under “figures” are those of “ours, celery call, in bulk”.",
+        ],
+    )
+
+
+def main() -> int:
+    parser = command.parser(__doc__, n=2000, what="tasks in a round")
+    parser.add_argument("--database", action="append", choices=KINDS, help="both by default")
+    options = parser.parse_args()
+    options.database = options.database or list(KINDS)
+    command.tell(measure(options), as_json=options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
