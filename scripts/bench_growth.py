@@ -1,0 +1,202 @@
+"""Does it stay as fast when ever more waits? From 1,000 to 1,000,000 messages and rows.
+
+    python -m scripts.bench_growth
+    python -m scripts.bench_growth --n 10000 --rounds 1          up to 10,000
+
+At each size so many rows of the outbox are done, a tenth of that is pending, and so many
+messages wait. Then: beat's tick, the pump's look for messages that are gone, a batch of the
+cleanup, a worker's rate on the backlog, and the memory of each process and of Redis.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from datetime import timedelta
+from functools import partial
+from statistics import median
+from typing import Any
+
+import psutil
+from sqlalchemy import insert, literal, select
+
+from app import clock, db
+from app.models import OUTBOX_ENTRIES, OutboxState
+from app.routing import QUEUES, wire_priority
+from scripts.benchmarks import command
+from scripts.benchmarks.backlog import list_of, multiply
+from scripts.benchmarks.command import Benchmark
+from scripts.benchmarks.databases import KINDS
+from scripts.benchmarks.ours import name_in
+from scripts.benchmarks.runs import rate
+from scripts.benchmarks.series import Series, alternating
+from scripts.benchmarks.stage import Stage, stage
+from scripts.benchmarks.systems import OURS_CALLED
+from scripts.live.processes import Process
+
+SMALLEST = 1000
+STEP = 10
+PENDING_SHARE = 10
+"""One pending row for so many that are done."""
+TICKS = 20
+CLEANUP_BATCHES = 3
+DRAINED = 500
+LIMIT_SECONDS = 120.0
+_QUEUE = next(spec for spec in QUEUES if spec.name == "analytics")
+_BLOCK = 1000
+
+UNITS = {
+    "beat's tick": "ms",
+    "look-up of what is gone": "ms",
+    "cleanup of 1,000 rows": "ms",
+    "worker's rate": "tasks/s",
+    "beat's memory": "MB",
+    "worker's memory": "MB",
+    "Redis's memory per message": "bytes",
+}
+
+
+def rows(done: int, pending: int) -> None:
+    """So many rows of the outbox, the pending ones published a moment ago."""
+    _insert(done, "done", state=OutboxState.DONE, finished_at=clock.utcnow() - timedelta(days=8))
+    _insert(pending, "pending", state=OutboxState.PENDING, finished_at=None)
+
+
+def _insert(count: int, prefix: str, **values: Any) -> None:
+    now = clock.utcnow() + timedelta(hours=1)
+    block = [
+        {
+            "id": f"{prefix}{number:04}",
+            "task": name_in(_QUEUE),
+            "args": [0.0],
+            "kwargs": {},
+            "queue": _QUEUE.name,
+            "priority": wire_priority(_QUEUE.urgency),
+            "created_at": now - timedelta(days=9),
+            "due_at": now - timedelta(days=9),
+            # Younger than the messages: what waits in its list must not look gone.
+            "published_at": now,
+            "publishes": 1,
+            **values,
+        }
+        for number in range(min(count, _BLOCK))
+    ]
+    columns = [each for each in OUTBOX_ENTRIES.c if each.name != "id"]
+    with db.transaction() as session:
+        session.execute(insert(OUTBOX_ENTRIES), block)
+        first = OUTBOX_ENTRIES.c.id.in_([row["id"] for row in block])
+        for copy in range(1, -(-count // _BLOCK)):
+            chosen = select(OUTBOX_ENTRIES.c.id + literal(f"-{copy}"), *columns).where(first)
+            session.execute(
+                insert(OUTBOX_ENTRIES).from_select(["id", *(each.name for each in columns)], chosen)
+            )
+
+
+def grown(on: Stage, size: int) -> dict[str, float]:
+    """One round at one size."""
+    found: dict[str, float] = {}
+    on.clear(template=_template(size))
+    before = _redis_bytes(on)
+    on.publish(OURS_CALLED, "publish_stamped", name_in(_QUEUE))
+    multiply(on.redis, list_of(_QUEUE), size)
+    found["Redis's memory per message"] = (_redis_bytes(on) - before) / size
+    ticks = on.publish(OURS_CALLED, "ticks", TICKS)
+    found["beat's tick"] = 1000 * median(ticks["result"])
+    found["beat's memory"] = ticks["peak_mb"]
+    looked = on.publish(OURS_CALLED, "resend_look_ups", TICKS)
+    found["look-up of what is gone"] = 1000 * median(looked["result"])
+    if on.redis.llen(list_of(_QUEUE)) != size:
+        raise RuntimeError("beat took messages that wait for messages that are gone")
+    if size > CLEANUP_BATCHES * _BLOCK:
+        swept = on.publish(OURS_CALLED, "cleanup_batches", CLEANUP_BATCHES)
+        found["cleanup of 1,000 rows"] = 1000 * median(swept["result"])
+
+    on.redis.flushall()
+    on.publish(OURS_CALLED, "publish_one", "scripts.benchmarks.noop", "celery", 4)
+    multiply(on.redis, _DEFAULT_LIST, size)
+    drained = min(size, DRAINED)
+    with on.working(OURS_CALLED, warm=False) as workers:
+        runs = on.wait_for_runs(drained, workers, timeout=LIMIT_SECONDS)
+        found["worker's memory"] = _memory_mb(workers)
+    found["worker's rate"] = rate(runs)
+    return found
+
+
+_DEFAULT_LIST = list_of(next(spec for spec in QUEUES if spec.name == "celery"))
+
+
+def _template(size: int) -> str:
+    return f"rows{size}"
+
+
+def _redis_bytes(on: Stage) -> int:
+    return int(on.redis.info("memory")["used_memory"])
+
+
+def _memory_mb(workers: list[Process]) -> float:
+    """What the processes have to themselves (USS), in MB."""
+    mains = [psutil.Process(worker.pid) for worker in workers]
+    every = [*mains, *(child for main in mains for child in main.children(recursive=True))]
+    return sum(each.memory_full_info().uss for each in every) / 2**20
+
+
+def measure(options: Any) -> Benchmark:
+    """All rounds at all sizes."""
+    sizes = []
+    size = SMALLEST
+    while size <= options.n:
+        sizes.append(size)
+        size *= STEP
+    values: dict[tuple[str, int], list[float]] = defaultdict(list)
+    with stage(database=options.database) as on:
+        for each in sizes:
+            command.progress(f"{each:,} rows")
+            on.databases.make(_template(each), partial(rows, each, each // PENDING_SHARE))
+        for each in alternating(sizes, options.rounds):
+            command.progress(f"{each:,} messages and rows")
+            for name, value in grown(on, each).items():
+                values[name, each].append(value)
+    series = []
+    for name, unit in UNITS.items():
+        smallest: Series | None = None
+        for each in sizes:
+            if (name, each) not in values:
+                continue
+            one = Series(f"{name}, {each:,}", unit, values[name, each])
+            smallest = smallest or one
+            one.ratios["ratio_to_smallest"] = one.median / smallest.median
+            series.append(one)
+    largest = {
+        key: next(each.ratios["ratio_to_smallest"] for each in reversed(series) if key in each.name)
+        for key in ("tick", "look-up")
+    }
+    return Benchmark(
+        name="growth",
+        title=f"As messages and rows grow, on {options.database}",
+        series=series,
+        options={"n": options.n, "rounds": options.rounds, "database": options.database},
+        verdict=f"with {sizes[-1]:,} rows and messages beat's tick takes "
+        f"{largest['tick']:.1f} times, and the look-up of what is gone "
+        f"{largest['look-up']:.1f} times what they take with {sizes[0]:,}",
+        figures={"ratio_to_smallest": {name: round(each, 2) for name, each in largest.items()}},
+        notes=[
+            "Beat's memory is the peak of a process that ticks, without Celery's banner and "
+            "signals. The worker's is what its processes have to themselves after "
+            f"{DRAINED} tasks.",
+            f"The tick and the look-up are medians of {TICKS}.",
+        ],
+    )
+
+
+def main() -> int:
+    parser = command.parser(__doc__, n=1_000_000, what="the largest size")
+    parser.add_argument("--database", choices=KINDS, default="sqlite")
+    options = parser.parse_args()
+    if options.n < SMALLEST:
+        parser.error(f"--n {options.n}: the smallest size is {SMALLEST}")
+    command.tell(measure(options), as_json=options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
