@@ -12,6 +12,7 @@ priorities have one flood of the same size in all, with urgent tasks before it.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -66,7 +67,8 @@ def ours(on: Stage, bookings: int, each: int, *, slow: bool = False) -> list[flo
 def peer(on: Stage, system: System, bookings: int, backlog: int) -> list[float]:
     """The same of a peer, with one backlog of less urgent tasks."""
     on.clear()
-    with on.working(system, environment=PRIORITIES) as workers:
+    system = replace(system, environment={**system.environment, **PRIORITIES})
+    with on.working(system) as workers:
         if backlog:
             on.publish(system, "publish_with_priority", False, backlog, 0.0, timeout=300)
         on.publish(system, "publish_with_priority", True, bookings, PAUSE_SECONDS)
