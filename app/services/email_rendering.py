@@ -5,9 +5,9 @@ from email.charset import QP, Charset
 from email.header import Header
 from email.mime.multipart import MIMEMultipart
 from email.mime.nonmultipart import MIMENonMultipart
-from email.policy import compat32
+from email.policy import Compat32
 from email.utils import format_datetime, formataddr, parseaddr
-from functools import cache
+from functools import cache, lru_cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -18,6 +18,35 @@ from app.settings import Settings
 
 UNSUBSCRIBE_PATH = "/settings/notifications"
 """On the marketplace's web site."""
+
+LONGEST_LINE = 78
+"""Signs, without the line end (RFC 5322, 2.1.1)."""
+
+
+def _fits(header: str, text: str) -> bool:
+    """Whether a header's text stays as it is, on one line."""
+    return (
+        len(header) + 2 + len(text) <= LONGEST_LINE
+        and text.isascii()
+        and text.isprintable()
+        and text == text.strip()
+    )
+
+
+class _ShortHeaders(Compat32):
+    """The library's policy, which looks for a place to fold only where there is a need.
+
+    It took half of the time of a mail: all headers that come here are encoded already, and
+    nearly all are short.
+    """
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        if _fits(name, value):
+            return f"{name}: {value}{self.linesep}".encode("ascii")
+        return super().fold_binary(name, value)
+
+
+SHORT_HEADERS = _ShortHeaders(linesep="\r\n")
 
 _QUOTED_PRINTABLE = Charset("utf-8")
 _QUOTED_PRINTABLE.body_encoding = QP
@@ -41,7 +70,7 @@ def render(letter: Letter, *, settings: Settings, now: datetime) -> bytes:
         "unsubscribe": unsubscribe,
     }
     mail = MIMEMultipart("alternative", boundary=_boundary(letter))
-    mail["From"] = _mailbox("From", *parseaddr(settings.mail_from))
+    mail["From"] = _sender(settings.mail_from)
     mail["To"] = _mailbox("To", reader, letter.reader_address)
     mail["Subject"] = _encoded("Subject", subject)
     mail["Date"] = format_datetime(now)
@@ -52,9 +81,11 @@ def render(letter: Letter, *, settings: Settings, now: datetime) -> bytes:
     for subtype, extension in (("plain", "txt"), ("html", "html")):
         body = _templates().get_template(f"email/{letter.template}.{extension}").render(facts)
         part = MIMENonMultipart("text", subtype, charset="utf-8")
-        part.set_payload(body, _QUOTED_PRINTABLE)
+        # What set_payload(body, charset) does, which reads the header again to find its place.
+        part["Content-Transfer-Encoding"] = "quoted-printable"
+        part.set_payload(_QUOTED_PRINTABLE.body_encode(body.encode()))
         mail.attach(part)
-    return mail.as_bytes(policy=compat32.clone(linesep="\r\n"))
+    return mail.as_bytes(policy=SHORT_HEADERS)
 
 
 def message_id(letter: Letter, settings: Settings) -> str:
@@ -62,8 +93,17 @@ def message_id(letter: Letter, settings: Settings) -> str:
 
     RFC 5322, 3.6.4.
     """
-    domain = parseaddr(settings.mail_from)[1].rpartition("@")[2]
-    return f"<{letter.key}@{domain}>"
+    return f"<{letter.key}@{_domain(settings.mail_from)}>"
+
+
+@lru_cache(maxsize=8)
+def _domain(mail_from: str) -> str:
+    return parseaddr(mail_from)[1].rpartition("@")[2]
+
+
+@lru_cache(maxsize=8)
+def _sender(mail_from: str) -> str:
+    return _mailbox("From", *parseaddr(mail_from))
 
 
 def _mailbox(header: str, name: str, address: str) -> str:
@@ -73,7 +113,10 @@ def _mailbox(header: str, name: str, address: str) -> str:
 
 
 def _encoded(header: str, text: str) -> str:
-    charset = "us-ascii" if _is_plain(text) else "utf-8"
+    plain = _is_plain(text)
+    if plain and _fits(header, text):
+        return text
+    charset = "us-ascii" if plain else "utf-8"
     return Header(text, charset, header_name=header).encode()
 
 

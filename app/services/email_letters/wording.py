@@ -14,6 +14,8 @@ _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u20
 
 def one_line(text: str) -> str:
     """``text`` without line ends and other control characters; runs of space become one."""
+    if text.isprintable():  # none of those, as with nearly every name
+        return " ".join(text.split())
     cleaned = "".join(
         " " if unicodedata.category(sign) in _UNSAFE_CATEGORIES or sign in _BIDI_CONTROLS else sign
         for sign in text
