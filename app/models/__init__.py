@@ -16,7 +16,7 @@ from app.models.booking import Booking
 from app.models.email_message import EmailMessage, EmailState
 from app.models.metrics import BookingFigures, DailyMetrics, InstructorMetrics, ServiceMetrics
 from app.models.notification import Broadcast, Notification
-from app.models.outbox_entry import OUTBOX_ENTRIES, OutboxEntry, OutboxState
+from app.models.outbox_entry import OUTBOX_ENTRIES, PENDING, OutboxEntry, OutboxState
 from app.models.paused_queue import PausedQueue
 from app.models.service import Service
 from app.models.user import Role, User
@@ -24,6 +24,7 @@ from app.models.user import Role, User
 __all__ = [
     "BEAT_ENTRIES",
     "OUTBOX_ENTRIES",
+    "PENDING",
     "AvailabilityChange",
     "AvailabilityException",
     "AvailabilityWindow",

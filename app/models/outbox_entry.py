@@ -114,3 +114,7 @@ class OutboxEntry(Base):
 
 OUTBOX_ENTRIES = cast(Table, OutboxEntry.__table__)
 """For statements that are run for each task, which need nothing of the ORM."""
+
+PENDING = OUTBOX_ENTRIES.c.state == literal_column("'pending'")
+"""``OutboxEntry.pending()`` for such statements: with that one, SQLAlchemy takes them for the
+ORM's."""

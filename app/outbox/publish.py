@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from app import clock, routing
-from app.models import OUTBOX_ENTRIES, OutboxEntry
+from app.models import OUTBOX_ENTRIES, PENDING, OutboxEntry
 from app.outbox import guard
 from app.outbox.broker import Broker, BrokerUnavailableError, OutboxMessage
 from app.settings import load_settings
@@ -78,7 +78,8 @@ def after_commit(bind: Engine, entry_ids: Sequence[str]) -> None:
         logger.warning("not published after the commit, the pump will: %s", error)
 
 
-_BY_ID = OUTBOX_ENTRIES.c.id.in_(bindparam("chosen_ids", expanding=True))
+_entries = OUTBOX_ENTRIES.c
+_BY_ID = _entries.id.in_(bindparam("chosen_ids", expanding=True))
 
 
 def publish_unpublished(
@@ -103,20 +104,20 @@ def publish_unpublished(
 def _of_unpublished(chosen: ColumnElement[bool]) -> Executable:
     unpublished = (
         chosen,
-        OutboxEntry.pending(),
-        OutboxEntry.published_at.is_(None),
-        OutboxEntry.due_at <= bindparam("now"),
+        PENDING,
+        _entries.published_at.is_(None),
+        _entries.due_at <= bindparam("now"),
     )
     locked = (
-        select(OutboxEntry.id)
+        select(_entries.id)
         .where(*unpublished)
-        .order_by(OutboxEntry.due_at, OutboxEntry.id)
+        .order_by(_entries.due_at, _entries.id)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
         # Not a subquery: PostgreSQL may run that once for each row, and lock more each time.
         .cte("locked")
     )
-    return _publishing(OutboxEntry.id.in_(select(locked.c.id)), *unpublished)
+    return _publishing(_entries.id.in_(select(locked.c.id)), *unpublished)
 
 
 def _publishing(*conditions: ColumnElement[bool]) -> Executable:
@@ -125,8 +126,8 @@ def _publishing(*conditions: ColumnElement[bool]) -> Executable:
         .where(*conditions)
         .values(
             published_at=bindparam("stamp"),
-            publishes=OUTBOX_ENTRIES.c.publishes + 1,
-            resent=OUTBOX_ENTRIES.c.resent + bindparam("resends"),
+            publishes=_entries.publishes + 1,
+            resent=_entries.resent + bindparam("resends"),
         )
         .returning(OUTBOX_ENTRIES)
     )
@@ -138,8 +139,8 @@ def publish_again(bind: Engine, broker: Broker, gone: Sequence[tuple[str, dateti
     ``gone`` holds (id, ``published_at``) pairs. Returns how many; raises
     ``BrokerUnavailableError``.
     """
-    seen = tuple_(OutboxEntry.id, OutboxEntry.published_at).in_(gone)
-    return _publish(bind, broker, _publishing(seen, OutboxEntry.pending()), resends=1)
+    seen = tuple_(_entries.id, _entries.published_at).in_(gone)
+    return _publish(bind, broker, _publishing(seen, PENDING), resends=1)
 
 
 def _publish(
