@@ -1,8 +1,10 @@
 """What each mail says: one family of mails a module, each with its letter and its reading."""
 
 from datetime import datetime, tzinfo
+from functools import cache
+from typing import Any, cast
 
-from sqlalchemy import select
+from sqlalchemy import Select, Table, bindparam, select
 from sqlalchemy.orm import Session
 
 from app.domain.email_kinds import LESSON_MAILS
@@ -34,17 +36,7 @@ def read(
     ``zone`` is the schedule's, which says where a digest's day begins. Raises
     ``MissingRowError`` where what the mail is about is gone.
     """
-    row = session.execute(
-        select(
-            EmailMessage.subject_id,
-            EmailMessage.recipient_id,
-            User.name.label("reader_name"),
-            User.email.label("reader_address"),
-            User.time_zone.label("reader_zone"),
-        )
-        .join(User, User.id == EmailMessage.recipient_id)
-        .where(EmailMessage.id == email_id, is_wanted(kind))
-    ).one_or_none()
+    row = session.execute(_envelope(kind), {"email_id": email_id}).one_or_none()
     if row is None:
         return None
     envelope = Envelope(kind=kind, **row._mapping)
@@ -57,3 +49,22 @@ def read(
     if kind is EmailKind.WEEKLY_REPORT:
         return weekly_report.read(session, envelope)
     raise ValueError(f"nobody has said what a mail of kind {kind} says")
+
+
+_mails, _users = cast(Table, EmailMessage.__table__).c, cast(Table, User.__table__).c
+
+
+@cache
+def _envelope(kind: EmailKind) -> Select[*tuple[Any, ...]]:
+    # Built once, and of tables: building it, or the ORM's part, takes longer than to run it.
+    return (
+        select(
+            _mails.subject_id,
+            _mails.recipient_id,
+            _users.name.label("reader_name"),
+            _users.email.label("reader_address"),
+            _users.time_zone.label("reader_zone"),
+        )
+        .join_from(EmailMessage.__table__, User.__table__, _users.id == _mails.recipient_id)
+        .where(_mails.id == bindparam("email_id"), is_wanted(kind))
+    )

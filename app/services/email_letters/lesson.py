@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Select, bindparam, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import Select, Table, bindparam, select
+from sqlalchemy.orm import Session
 
 from app.domain.emails import is_pointless
 from app.models import Booking, EmailKind, Service, User
@@ -78,36 +78,45 @@ def read(session: Session, envelope: Envelope, *, now: datetime) -> LessonLetter
     row = session.execute(_lesson(), {"booking_id": envelope.subject_id}).one_or_none()
     if row is None:
         raise MissingRowError("its booking is gone")
-    booking: Booking = row.Booking
-    if is_pointless(envelope.kind, status=booking.status, starts_at=booking.starts_at, now=now):
+    if is_pointless(envelope.kind, status=row.status, starts_at=row.starts_at, now=now):
         return None
     return LessonLetter(
         **vars(envelope),
-        reader_teaches=envelope.recipient_id == booking.instructor_id,
+        reader_teaches=envelope.recipient_id == row.instructor_id,
         student_name=row.student_name,
         instructor_name=row.instructor_name,
         service_name=row.service_name,
-        starts_at=booking.starts_at,
-        minutes=(booking.ends_at - booking.starts_at) // timedelta(minutes=1),
-        price_cents=booking.price_cents,
-        student_came=booking.student_checked_in_at is not None,
-        instructor_came=booking.instructor_checked_in_at is not None,
+        starts_at=row.starts_at,
+        minutes=(row.ends_at - row.starts_at) // timedelta(minutes=1),
+        price_cents=row.price_cents,
+        student_came=row.student_checked_in_at is not None,
+        instructor_came=row.instructor_checked_in_at is not None,
     )
+
+
+_bookings, _services, _users = (cast(Table, model.__table__) for model in (Booking, Service, User))
 
 
 @cache
 def _lesson() -> Select[*tuple[Any, ...]]:
-    # Built once: that takes longer than to run it.
-    student, instructor = aliased(User), aliased(User)
+    # Built once, and of tables: building it, or the ORM's part, takes longer than to run it.
+    student, instructor = _users.alias(), _users.alias()
+    booking = _bookings.c
     return (
         select(
-            Booking,
-            Service.name.label("service_name"),
-            student.name.label("student_name"),
-            instructor.name.label("instructor_name"),
+            booking.status,
+            booking.starts_at,
+            booking.ends_at,
+            booking.instructor_id,
+            booking.price_cents,
+            booking.student_checked_in_at,
+            booking.instructor_checked_in_at,
+            _services.c.name.label("service_name"),
+            student.c.name.label("student_name"),
+            instructor.c.name.label("instructor_name"),
         )
-        .join(Service, Service.id == Booking.service_id)
-        .join(student, student.id == Booking.student_id)
-        .join(instructor, instructor.id == Booking.instructor_id)
-        .where(Booking.id == bindparam("booking_id"))
+        .join_from(_bookings, _services, _services.c.id == booking.service_id)
+        .join(student, student.c.id == booking.student_id)
+        .join(instructor, instructor.c.id == booking.instructor_id)
+        .where(booking.id == bindparam("booking_id"))
     )
