@@ -34,6 +34,19 @@ class Benchmark:
     figures: dict[str, Any] = field(default_factory=dict)
     """Figures for machines beside those of the series."""
 
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Benchmark:
+        """What a table needs of ``as_json``."""
+        series = [Series.from_json(each) for each in told["series"]]
+        return cls(
+            name=told["benchmark"],
+            title=told["title"],
+            series=series,
+            options=told["options"],
+            verdict=told["verdict"],
+            notes=told["notes"],
+        )
+
     def as_json(self) -> dict[str, Any]:
         """The whole run, with the machine it ran on."""
         return {

@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+RATIO = "ratio_to"
+"""In the JSON key of every ratio."""
+
 
 @dataclass
 class Series:
@@ -25,6 +28,15 @@ class Series:
     @property
     def median(self) -> float:
         return median(self.values)
+
+    @classmethod
+    def from_json(cls, told: dict[str, Any]) -> Series:
+        """The reverse of ``as_json``."""
+        own = {"name", "unit", "median", "least", "most", "rounds"}
+        rest = {key: value for key, value in told.items() if key not in own}
+        ratios = {key: value for key, value in rest.items() if RATIO in key}
+        notes = {key: value for key, value in rest.items() if key not in ratios}
+        return cls(told["name"], told["unit"], list(told["rounds"]), ratios, notes)
 
     def as_json(self) -> dict[str, Any]:
         """What a machine wants to know."""

@@ -86,3 +86,30 @@ def test_growth_is_measured_beside_the_smallest_size() -> None:
     assert series["beat's tick, 1,000"]["ratio_to_smallest"] == 1
     assert series["worker's memory, 10,000"]["median"] > 0
     assert found["ratio_to_smallest"].keys() == {"tick", "look-up"}
+
+
+def test_one_command_writes_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    words = ["--small", "--only", "enqueue", "--only", "growth", "--page", str(page)]
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.bench_all", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=380,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "python -m scripts.bench_enqueue" in page.read_text()
+    assert "beat's tick, 1,000" in page.read_text()
+
+
+def test_a_part_of_the_benchmarks_does_not_become_the_page_in_docs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.bench_all", "--small"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "--page" in done.stderr

@@ -1,0 +1,151 @@
+"""Run every benchmark and write docs/performance.md from this one run: below half an hour.
+
+    scripts/bench_all                         all of it, alone on the machine
+    scripts/bench_all --only storm --page page.md
+    scripts/bench_all --small --page page.md  does it run? no figure to rely on
+
+Each benchmark is a process of its own, and can be run alone for more: the page says how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from app import clock
+from scripts.benchmarks import command
+from scripts.benchmarks.machine import machine
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGE = REPOSITORY / "docs" / "performance.md"
+LIMIT_SECONDS = 1800.0
+GOAL_MISSED = 1
+"""Exit status of a benchmark that ran, and that did not reach what it is to reach."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One benchmark of the run."""
+
+    name: str
+    words: tuple[str, ...]
+    small: tuple[str, ...]
+
+    @property
+    def module(self) -> str:
+        return f"scripts.bench_{self.name}"
+
+
+CHAPTERS = (
+    Chapter("storm", ("--n", "3000"), ("--n", "20", "--system", "ours", "--system", "dramatiq")),
+    Chapter("drain", ("--n", "1500"), ("--n", "20", "--task", "noop", "--settings", "durable")),
+    Chapter("urgency", ("--n", "100"), ("--n", "10", "--flood", "200", "--without-peers")),
+    Chapter("overhead", ("--n", "1500"), ("--n", "20")),
+    Chapter("enqueue", ("--n", "2000"), ("--n", "20", "--database", "sqlite")),
+    Chapter("growth", ("--n", "1000000"), ("--n", "1000")),
+)
+
+Found = list[tuple[Chapter, list[dict[str, Any]]]]
+
+
+def run(chapter: Chapter, words: tuple[str, ...]) -> list[dict[str, Any]]:
+    """What the benchmark found; ``RuntimeError`` with its last words where it did not end well."""
+    done = subprocess.run(
+        [sys.executable, "-m", chapter.module, "--json", *words],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=LIMIT_SECONDS,
+    )
+    if done.returncode not in {0, GOAL_MISSED} or not done.stdout:
+        raise RuntimeError(f"{chapter.module} ended with {done.returncode}, see above")
+    found = json.loads(done.stdout)
+    return found if isinstance(found, list) else [found]
+
+
+def page(
+    found: Found, *, on: dict[str, Any], at: datetime, seconds: float, words: dict[str, str]
+) -> str:
+    """The page; ``words`` are each chapter's options."""
+    versions = ", ".join(f"{name} {number}" for name, number in on["versions"].items())
+    lines = [
+        "# Performance",
+        "",
+        "Written by `scripts/bench_all` from one run; do not edit. Each table has the median of "
+        "rounds that took turns, the least and the most of them, and the ratio to a baseline of "
+        "the same run. Figures of another machine differ, ratios less so.",
+        "",
+        f"- {at:%Y-%m-%d %H:%M} UTC, commit {on['commit']}, {seconds / 60:.0f} minutes",
+        f"- {on['processor']}, {on['cores']} cores, {on['memory_gb']:g} GB, {on['system']}; "
+        f"load before the run {on['load_before']:g}",
+        f"- Python {on['python']}, {versions}",
+        "- Every system has two processes that run one task at a time, the same Redis without "
+        "persistence, and no log line for a task, unless its row says otherwise.",
+        "",
+    ]
+    for chapter, benchmarks in found:
+        for each in benchmarks:
+            lines += _section(each)
+        lines += ["```bash", f"python -m {chapter.module} {words[chapter.name]}", "```", ""]
+    return "\n".join(lines)
+
+
+def _section(found: dict[str, Any]) -> list[str]:
+    columns, rows = command.cells(command.Benchmark.from_json(found))
+    verdict = found["verdict"]
+    return [
+        f"## {found['title']}",
+        "",
+        f"{verdict[:1].upper()}{verdict[1:]}.",
+        "",
+        f"| {' | '.join(columns)} |",
+        f"|---|{'---:|' * (len(columns) - 1)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        *(f"- {note}" for note in found["notes"]),
+        "",
+    ]
+
+
+def main() -> int:
+    names = [chapter.name for chapter in CHAPTERS]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", action="append", choices=names, help="all by default")
+    parser.add_argument("--small", action="store_true", help="tiny runs, to see that all works")
+    parser.add_argument("--page", type=Path, default=PAGE, help="docs/performance.md")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep what was found there, too")
+    options = parser.parse_args()
+    if options.page == PAGE and (options.only or options.small):
+        parser.error("a part of the benchmarks is no page for docs: name another one with --page")
+    on, at, began = machine(), clock.utcnow(), time.monotonic()
+    found: Found = []
+    words: dict[str, str] = {}
+    for chapter in CHAPTERS:
+        if options.only and chapter.name not in options.only:
+            continue
+        chosen = (*chapter.small, "--rounds", "1") if options.small else chapter.words
+        words[chapter.name] = " ".join(chosen)
+        command.progress(f"== {chapter.name}, {time.monotonic() - began:.0f} s")
+        found.append((chapter, run(chapter, chosen)))
+    seconds = time.monotonic() - began
+    if options.json is not None:
+        told = {chapter.name: benchmarks for chapter, benchmarks in found}
+        options.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    written = page(found, on=on, at=at.astimezone(UTC), seconds=seconds, words=words)
+    options.page.write_text(written, encoding="utf-8")
+    for _, benchmarks in found:
+        for each in benchmarks:
+            print(each["verdict"])
+    print(f"{options.page}, in {seconds / 60:.1f} minutes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
