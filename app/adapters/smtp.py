@@ -106,8 +106,11 @@ class _Connection:
     ) -> bool:
         db.refuse_network_in_transaction()
         check_address(recipient)
-        self._command("MAIL", lambda: self._client.mail(sender))
-        self._command("RCPT", lambda: self._client.rcpt(recipient))
+        if self._client.has_extn("pipelining"):
+            self._say_from_whom_to_whom(sender, recipient)
+        else:
+            self._command("MAIL", lambda: self._client.mail(sender))
+            self._command("RCPT", lambda: self._client.rcpt(recipient))
         if not proceed():
             self._reset()
             return False
@@ -118,6 +121,21 @@ class _Connection:
         if not 200 <= code < 300:
             raise self._refusal(code, text, to="the message")
         return True
+
+    def _say_from_whom_to_whom(self, sender: str, recipient: str) -> None:
+        """Both commands in one packet, and then both answers: a wait less (RFC 2920)."""
+
+        answers: list[tuple[int, bytes]] = []
+
+        def both() -> tuple[int, bytes]:
+            self._client.send(f"MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\n")
+            answers.append(self._client.getreply())
+            if answers[0][0] != CLOSING:
+                answers.append(self._client.getreply())
+            return answers[0]
+
+        self._command("MAIL", both)
+        self._command("RCPT", lambda: answers[1])
 
     def _command(
         self, name: str, ask: Callable[[], tuple[int, bytes]], *, expected: int | None = None

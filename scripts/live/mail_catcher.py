@@ -58,8 +58,10 @@ class MailCatcher:
     It runs in a thread; faults may be set and lifted while it runs.
     """
 
-    def __init__(self, maildir: Path, *, port: int | None = None) -> None:
+    def __init__(self, maildir: Path, *, port: int | None = None, pipelining: bool = False) -> None:
+        """``pipelining``: say that several commands may come at once (RFC 2920), as most do."""
         self.maildir = maildir
+        self.pipelining = pipelining
         self.port = port or free_port()
         self.mailbox = Mailbox(maildir)
         self._faults: list[Fault] = []
@@ -151,6 +153,18 @@ class _Handler:
 
     def __init__(self, catcher: MailCatcher) -> None:
         self._catcher = catcher
+
+    async def handle_EHLO(
+        self,
+        server: SMTP,
+        session: Session,
+        envelope: Envelope,
+        hostname: str,
+        responses: list[str],
+    ) -> list[str]:
+        session.host_name = hostname
+        more = ["250-PIPELINING"] if self._catcher.pipelining else []
+        return [*responses[:-1], *more, responses[-1]]
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]

@@ -1,6 +1,7 @@
 """Our SMTP client in conversation with real servers."""
 
 import shutil
+import smtplib
 import socket
 import ssl
 import subprocess
@@ -29,7 +30,7 @@ from app.adapters.mailer import (
 from app.adapters.smtp import SmtpMailer, Tls
 from app.db import NetworkInTransactionError
 from scripts.live.mail_catcher import MailCatcher
-from scripts.live.ports import HOST
+from scripts.live.ports import HOST, free_port
 
 US = "lessons@lessons.example"
 ADA = "ada@people.example"
@@ -54,9 +55,9 @@ def send(mailer: SmtpMailer, *recipients: str, proceed: Callable[[], bool] = alw
         ]
 
 
-@pytest.fixture
-def catcher(tmp_path: Path) -> Iterator[MailCatcher]:
-    with MailCatcher(tmp_path / "mail") as started:
+@pytest.fixture(params=[False, True], ids=["one command at a time", "pipelining"])
+def catcher(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MailCatcher]:
+    with MailCatcher(tmp_path / "mail", pipelining=request.param) as started:
         yield started
 
 
@@ -72,6 +73,65 @@ def test_mails_go_over_one_connection_each_to_its_reader(
     kept = catcher.mailbox.messages()
     assert [mail["X-Envelope-To"] for mail in kept] == [ADA, BOB]
     assert {mail["X-Envelope-From"] for mail in kept} == {US}
+
+
+def test_a_server_that_takes_several_commands_at_once_gets_them_in_one_packet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+    sendall = smtplib.SMTP.send
+
+    def noting(client: smtplib.SMTP, data: Any) -> None:
+        written.append(data if isinstance(data, bytes) else data.encode())
+        sendall(client, data)
+
+    monkeypatch.setattr(smtplib.SMTP, "send", noting)
+    with MailCatcher(tmp_path / "mail", pipelining=True) as catcher:
+        send(SmtpMailer(HOST, catcher.port, hello="lessons.example"), ADA)
+    together = [data for data in written if data.startswith(b"MAIL")]
+    assert together == [f"MAIL FROM:<{US}>\r\nRCPT TO:<{ADA}>\r\n".encode()]
+
+
+class RefusesTheFirstSender(Message):
+    """Takes several commands at once, and refuses MAIL once: RCPT is out of order then."""
+
+    def __init__(self) -> None:
+        super().__init__(ReceivedMail)
+        self.mails: list[Any] = []
+        self._refused = False
+
+    async def handle_EHLO(
+        self, server: Any, session: Any, envelope: Any, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        return [*responses[:-1], "250-PIPELINING", responses[-1]]
+
+    async def handle_MAIL(
+        self, server: Any, session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        if not self._refused:
+            self._refused = True
+            return "451 4.3.0 later"
+        envelope.mail_from = address
+        return "250 OK"
+
+    def handle_message(self, message: Any) -> None:
+        self.mails.append(message)
+
+
+def test_a_refused_sender_leaves_no_answer_for_the_next_mail_to_take_for_its_own() -> None:
+    handler = RefusesTheFirstSender()
+    controller = Controller(handler, hostname=HOST, port=free_port())
+    controller.start()
+    try:
+        mailer = SmtpMailer(HOST, controller.port, hello="lessons.example", timeout=5)
+        with mailer.open() as connection:
+            with pytest.raises(MailTemporarilyRefusedError, match=r"^SMTP 451 4.3.0 to MAIL$"):
+                connection.send(message(number=1), sender=US, recipient=ADA, proceed=always)
+            assert connection.send(message(number=2), sender=US, recipient=BOB, proceed=always)
+    finally:
+        controller.stop()
+    assert [mail["X-RcptTo"] for mail in handler.mails] == [BOB]
 
 
 @pytest.mark.parametrize(
