@@ -24,6 +24,7 @@ from app.outbox.broker import (
     QueueDepth,
 )
 from app.routing import MOST_URGENT
+from app.tasks.redis_clients import keep_client
 
 POOL_LIMIT = 10
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -137,6 +138,7 @@ class RedisBroker:
     def _producer(self) -> Iterator[Any]:
         try:
             with self._producers().acquire(block=True, timeout=self._timeout) as producer:
+                keep_client(producer.channel)
                 yield producer
         except (OperationalError, LimitExceeded, RedisError, OSError) as error:
             cause = error.__cause__ if isinstance(error, OperationalError) else error

@@ -23,6 +23,7 @@ from app.settings import load_settings
 from app.tasks import envelopes, messages
 from app.tasks.base import BaseTask
 from app.tasks.broker import RedisBroker
+from app.tasks.redis_clients import keep_client
 from app.tasks.startup import CannotStartError, check_clock
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class OutboxConsumer(Consumer):
         client = _redis_of(connection)
         if client is not None:
             envelopes.refuse_faulty_items(client, self._refuse_item)
+            keep_client(connection.default_channel)
         return connection
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
@@ -78,6 +80,12 @@ class OutboxConsumer(Consumer):
             # Remote control and gossip open channels of their own after this.
             transport: Any = connection.transport
             transport.Channel = envelopes.forgiving(transport.Channel)
+        return connection
+
+    def connection_for_write(self, url: Any = None, heartbeat: Any = None) -> Any:
+        """The connection of the events, which need a client for each of their messages."""
+        connection = super().connection_for_write(url, heartbeat)
+        keep_client(connection.default_channel)
         return connection
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:

@@ -19,7 +19,7 @@ from app.outbox.broker import OutboxMessage
 from app.routing import QUEUES, QueueSpec, queue_for, wire_priority
 from app.services import cleanup
 from app.settings import load_settings
-from app.tasks import BaseTask, celery_app, envelopes, messages
+from app.tasks import BaseTask, celery_app, envelopes, messages, redis_clients
 from app.tasks.broker import RedisBroker
 from app.tasks.scheduler import OutboxScheduler
 from scripts.benchmarks import environment
@@ -51,6 +51,8 @@ if environment.without("started"):
 if environment.without("metrics"):
     # Bound before the first task is made of the class.
     BaseTask.Request = "app.tasks.request:OutboxRequest"
+if environment.without("kept client"):
+    redis_clients._KOMBUS = None
 if environment.without("checks"):
     messages.check = lambda message: None
 if environment.without("checks") or environment.without("envelope check"):
@@ -147,9 +149,9 @@ def publish_one(name: str, queue: str, priority: int) -> None:
 def publish_stamped(name: str) -> None:
     """One message as the outbox publishes it, without the row that belongs to it."""
     settings = load_settings()
-    broker = RedisBroker(celery_app, timeout=settings.publish_timeout_seconds)
+    redis = RedisBroker(celery_app, timeout=settings.publish_timeout_seconds)
     spec = queue_for(name)
-    broker.push(
+    redis.push(
         [
             OutboxMessage(
                 id=str(uuid4()),
@@ -159,7 +161,7 @@ def publish_stamped(name: str) -> None:
                 queue=spec.name,
                 priority=wire_priority(spec.urgency),
                 tries=0,
-                published_at=broker.now(),
+                published_at=redis.now(),
             )
         ]
     )
