@@ -62,7 +62,7 @@ class _Parser(argparse.ArgumentParser):
 def answering_workers() -> int | None:
     """How many workers answer a ping; ``None`` where Redis cannot be asked."""
     try:
-        return len(celery_app.control.ping(timeout=WORKER_PATIENCE_SECONDS))
+        return len(celery_app.control.ping(timeout=WORKER_PATIENCE_SECONDS) or ())
     except (OperationalError, RedisError, OSError):
         return None
 
