@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from scripts.faults.figures import Row, table
-from scripts.faults.strikes import FAULTS
-from scripts.prove_faults import JOBS, faults_named
+if TYPE_CHECKING:  # every run of pytest imports this module, and few strike a fault
+    from scripts.faults.figures import Row
+    from scripts.faults.strikes import Fault
 
-ROWS = pytest.StashKey[list[Row]]()
+ROWS: pytest.StashKey[list[Row]] = pytest.StashKey()
 LINES = pytest.StashKey[list[str]]()
+
+
+def _faults_named(text: str) -> tuple[Fault, ...]:
+    from scripts.prove_faults import faults_named
+
+    return faults_named(text)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults",
-        type=faults_named,
-        default=FAULTS,
+        type=_faults_named,
         help="names of faults, with commas between, or 'short' for those of continuous "
         "integration; all where left out.",
     )
     parser.addoption(
         "--jobs",
         type=int,
-        default=JOBS,
-        help=f"how many durable jobs the chosen fault tests plan in all ({JOBS}).",
+        help="how many durable jobs the chosen fault tests plan in all; those of "
+        "scripts/prove_faults.py where left out.",
     )
 
 
@@ -41,6 +48,8 @@ def pytest_terminal_summary(
     if rows or lines:
         terminalreporter.section("faults in containers")
     if rows:
+        from scripts.faults.figures import table
+
         for line in table(rows):
             terminalreporter.write_line(line)
     for line in lines:

@@ -1,14 +1,12 @@
 """Which images a compose file names here: from the environment, from .env, or the public ones."""
 
 import json
-import os
-import re
 import subprocess
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
-from tests.compose_file import REPOSITORY, services
+from scripts.live.images import image_from
+from tests.compose_file import services
 
 VARIABLES = {
     "instainstru-tasks": "APP_IMAGE",
@@ -24,19 +22,12 @@ def name_of(service: Mapping[str, Any]) -> str:
     """The image of a service of the compose file, as compose would resolve it here."""
     public = str(service["image"])
     variable = VARIABLES[public.rpartition(":")[0]]
-    return os.environ.get(variable) or _dotenv().get(variable) or public
+    return image_from(variable, public)
 
 
 def app_image() -> str:
     """Our own."""
     return name_of(services()["celery_worker"])
-
-
-@cache
-def _dotenv() -> dict[str, str]:
-    file = REPOSITORY / ".env"
-    text = file.read_text() if file.exists() else ""
-    return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
 
 
 def image_is_here(name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from scripts.live.deployment import REPOSITORY
+from scripts.live.images import image_from
 from tests import docker_objects
 
 if TYPE_CHECKING:  # importing it takes time that only integration tests have
@@ -81,18 +81,6 @@ def choose(service: Service, option: str | None) -> ServiceChoice:
         return ServiceChoice("embedded", str(service.find_server()), note)
     except RuntimeError as error:
         return ServiceChoice("missing", f"({error})", note)
-
-
-def image_from(variable: str, public: str) -> str:
-    """The image to run: that of the variable, else that of .env, else the public one."""
-    if image := os.environ.get(variable):
-        return image
-    dotenv = REPOSITORY / ".env"
-    for line in dotenv.read_text().splitlines() if dotenv.exists() else ():
-        name, _, value = line.partition("=")
-        if name.strip() == variable:
-            return value.strip().strip("\"'")
-    return public
 
 
 def why_no_container(image: str) -> str | None:

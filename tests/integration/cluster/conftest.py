@@ -22,6 +22,7 @@ from pytest_celery import (
 from pytest_docker_tools import fxtr, network
 
 from scripts.live import queue_jobs
+from scripts.live.images import image_from
 from scripts.live.job_bench import planning
 from scripts.live.postgres_server import WITHOUT_SAFETY
 from tests import docker_objects
@@ -37,7 +38,7 @@ from tests.integration.cluster.containers import (
 from tests.integration.cluster.images import ImageMissingError, our_image
 from tests.postgres_choice import POSTGRES
 from tests.redis_choice import REDIS
-from tests.service_choice import NO_ANSWER, Service, image_from, why_no_container
+from tests.service_choice import NO_ANSWER, Service, why_no_container
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.live.deployment import REPOSITORY
+from scripts.live.images import image_from
 from tests.container_images import image_is_here, inspect
-from tests.service_choice import image_from
 
 BUILT = "instainstru-tasks:tests"
 """Not the name that compose runs: the tests leave that image alone."""

@@ -6,6 +6,7 @@ import pytest
 from scripts.live.deployment import Deployment
 from scripts.live.job_bench import JobBench, job_bench
 from tests.integration.poison import open_jobs
+from tests.integration.poison.fuzzing import Fuzzed
 from tests.integration.poison.raw_messages import Lists
 
 VISIBILITY_TIMEOUT = timedelta(seconds=6)
@@ -32,3 +33,8 @@ def lists(bench: JobBench) -> Iterator[Lists]:
     made = Lists(bench.live.redis_url)
     yield made
     made.close()
+
+
+@pytest.fixture
+def fuzzed(bench: JobBench, lists: Lists) -> Fuzzed:
+    return Fuzzed(bench, lists)

@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 from uuid import uuid4
 
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from app.outbox import DUE_INSTANT_HEADER, PUBLISHED_AT_HEADER
@@ -113,6 +115,23 @@ strange = st.builds(
 )
 items = st.one_of(sound(), mutated(), mutated(), corrupted(), strange, st.binary(max_size=40))
 batches = st.lists(items, min_size=1, max_size=MANY)
+
+
+def fuzz(number: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a test ``number`` times a ``batch``, all of which one worker takes."""
+
+    def given_batches(test: Callable[..., None]) -> Callable[..., None]:
+        return settings(
+            max_examples=number,
+            deadline=None,
+            database=None,
+            # A smaller example would cost as much as the first.
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        )(given(batch=batches)(test))
+
+    return given_batches
 
 
 class Fuzzed:
