@@ -23,6 +23,11 @@ _ENTRIES = text(
 )
 
 
+_MAILS_PUT_BACK = text(
+    "SELECT coalesce(sum(tries), 0) FROM outbox_entries WHERE task = 'app.tasks.email.deliver'"
+)
+
+
 @dataclass(frozen=True)
 class Counted:
     """How the jobs of one name stand."""
@@ -51,6 +56,12 @@ def count(name: str) -> Counted:
             _ENTRIES, {"name": name}
         ).one()
     return Counted(planned, pending, dead, done, effects, redelivered, resent)
+
+
+def mails_put_back() -> int:
+    """How often a delivery of mails was put back, to be tried again, so far."""
+    with db.reading() as session:
+        return int(session.scalar(_MAILS_PUT_BACK))
 
 
 def doubled_ticks() -> int:

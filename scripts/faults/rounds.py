@@ -33,14 +33,17 @@ def suffer(stage: Stage, fault: Fault, jobs: int, *, name: str = "") -> Row:
 
     ``name`` is that of the jobs, which no two rounds of a deployment may share; the fault's
     where left out. Raises ``TimeoutError`` where the load does not begin, or the deployment
-    is not healthy afterwards.
+    is not healthy afterwards, and ``AssertionError`` where the fault struck nothing.
     """
     name = name or fault.name
     ticks_before = figures.doubled_ticks()
     with Load(name, jobs, seconds=fault.seconds) as load:
         wait_until(lambda: figures.count(name).done >= LOAD_IS_RUNNING * jobs, BEGIN_SECONDS)
-        readers = lessons.confirm_lessons(fault.lessons, prefix=name)
-        fault.strike(stage)
+        readers: set[str] = set()
+        fault.begin(
+            stage,
+            lambda: readers.update(lessons.confirm_lessons(fault.lessons, prefix=name)),
+        )
         healed = time.monotonic()
         load.wait_until_planned(timeout=DRAIN_SECONDS)
         drained = _seconds_until_drained(stage, name, readers, since=healed)
@@ -50,7 +53,7 @@ def suffer(stage: Stage, fault: Fault, jobs: int, *, name: str = "") -> Row:
         wait_until(lambda: not _messages(), QUIET_SECONDS)
     counted, mails = figures.count(name), _mails(stage, name, readers)
     doubled_mails = mails.total() - len(mails)
-    return Row(
+    row = Row(
         fault.name,
         jobs=jobs + len(readers),
         lost=jobs - counted.done + len(readers - mails.keys()),
@@ -59,6 +62,9 @@ def suffer(stage: Stage, fault: Fault, jobs: int, *, name: str = "") -> Row:
         resent=counted.resent,
         drained_seconds=drained,
     )
+    if fault.leaves is not None and getattr(row, fault.leaves) == 0:
+        raise AssertionError(f"{fault.name} struck nothing: no job was {fault.leaves}")
+    return row
 
 
 def _seconds_until_drained(

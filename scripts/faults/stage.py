@@ -9,9 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import redis
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.exc import SQLAlchemyError
 
+from app import db
 from scripts.live.compose import Compose, leftovers
 from scripts.live.deployment import REPOSITORY
+from scripts.live.images import image_from
 from scripts.live.job_bench import planning
 from scripts.live.ports import HOST, free_port
 
@@ -20,6 +24,8 @@ IMAGE_FOLDER = REPOSITORY / "scripts" / "faults" / "image"
 STORES = ("redis", "migrate", "mail")
 """PostgreSQL comes up with ``migrate``."""
 PROCESSES = ("celery_worker", "celery_beat")
+UNACKED = "unacked"
+"""kombu's hash of what workers hold."""
 BUILD_SECONDS = 600.0
 LATE_CREATION_SECONDS = 2.0
 
@@ -38,6 +44,38 @@ class Stage:
     def redis(self) -> redis.Redis:
         """A client of its Redis."""
         return redis.Redis.from_url(self.redis_url, socket_timeout=10)
+
+    def waiting(self) -> int:
+        """How many messages wait in its Redis, in all lists."""
+        with self.redis() as client:
+            return sum(client.llen(name) for name in client.scan_iter(_type="list"))
+
+    def held(self) -> int:
+        """How many messages were delivered to a worker and not acknowledged."""
+        with self.redis() as client:
+            return int(client.hlen(UNACKED))
+
+    def redis_answers(self, patience: float) -> bool:
+        """Whether it answers a ping within ``patience`` seconds."""
+        asking = redis.Redis.from_url(self.redis_url, socket_timeout=patience, retry=None)
+        try:
+            with asking:
+                return bool(asking.ping())
+        except redis.RedisError:
+            return False
+
+    def postgres_answers(self, patience: float) -> bool:
+        """Whether it takes a new connection within ``patience`` (whole) seconds."""
+        asking = create_engine(
+            db.engine().url,
+            connect_args={"connect_timeout": round(patience)},
+            poolclass=NullPool,
+        )
+        try:
+            with asking.connect():
+                return True
+        except SQLAlchemyError:
+            return False
 
     def names(self, service: str) -> list[str]:
         """The names of a service's containers, in order."""
@@ -92,7 +130,7 @@ def build_image() -> str:
 
     Raises ``NoImageError``.
     """
-    product = os.environ.get("APP_IMAGE") or _dotenv("APP_IMAGE") or "instainstru-tasks:local"
+    product = image_from("APP_IMAGE", "instainstru-tasks:local")
     name = f"{product}-faults"
     built = subprocess.run(
         ["docker", "build", "--build-arg", f"APP_IMAGE={product}", "--tag", name, IMAGE_FOLDER],
@@ -105,13 +143,6 @@ def build_image() -> str:
         said = f"{built.stdout}\n{built.stderr}".strip().splitlines()
         raise NoImageError(f"no image {name}: run scripts/build_images ({said[-1]})")
     return name
-
-
-def _dotenv(variable: str) -> str:
-    file = REPOSITORY / ".env"
-    lines = file.read_text().splitlines() if file.exists() else []
-    chosen = [line for line in lines if line.startswith(f"{variable}=")]
-    return chosen[-1].partition("=")[2] if chosen else ""
 
 
 def _remove_what_came_late(compose: Compose) -> None:

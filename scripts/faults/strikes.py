@@ -1,15 +1,22 @@
-"""The faults: what is done to the containers, each undone when its function returns."""
+"""The faults: what is done to the containers, each undone when its function returns.
+
+Each makes sure that it struck, and raises ``AssertionError`` where it did not: durable work
+survives a fault that does nothing.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Literal
 
 import redis
 from redis.exceptions import OutOfMemoryError
 
+from scripts.faults import figures
 from scripts.faults.stage import Stage
 
 DOCKER_SECONDS = 180.0
@@ -20,10 +27,19 @@ HUNG_SECONDS = 20.0
 CUT_SECONDS = 20.0
 FULL_SECONDS = 15.0
 CLOCK_OFF_SECONDS = 30.0
-CLOCK_OFF = {"LD_PRELOAD": "/usr/local/lib/libfaketime.so.1", "FAKETIME": "+5m"}
+BEAT_AHEAD_MINUTES = 6
+"""So that it takes what the others remember, and they what it does, for a mistake."""
+WORKER_AHEAD_MINUTES = 5
 REFUSED_STATUS = 2
 """With which a worker refuses to start."""
 TOO_LITTLE = "1mb"
+UNANSWERED_SECONDS = 2.0
+SILENT = "beat fires nothing: this machine's clock is"
+MOST_ROUNDS = 5
+REACHES_REDIS = "import socket; socket.create_connection(('redis', 6379), 2)"
+
+
+Meanwhile = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -31,11 +47,22 @@ class Fault:
     """One row of the table."""
 
     name: str
-    strike: Callable[[Stage], None]
+    strike: Callable[[Stage], None] | Callable[[Stage, Meanwhile], None]
     seconds: float = 15.0
     """For so long jobs go on being planned."""
     lessons: int = 0
-    """Lessons that are confirmed meanwhile, whose mails are counted too."""
+    """Lessons that are confirmed in the middle of it, whose mails are counted too; the strike
+    is then given what confirms them."""
+    leaves: Literal["resent"] | None = None
+    """What must have happened to some of the jobs, or it struck nothing."""
+
+    def begin(self, stage: Stage, meanwhile: Meanwhile) -> None:
+        """Strike, with ``meanwhile`` in the middle where lessons are confirmed."""
+        strike: Callable[..., None] = self.strike
+        if self.lessons:
+            strike(stage, meanwhile)
+        else:
+            strike(stage)
 
 
 def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -47,20 +74,50 @@ def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[s
     return done
 
 
-def _kill(names: Iterable[str]) -> None:
-    names = list(names)
-    docker("kill", *names)
-    time.sleep(AWAY_SECONDS)
-    docker("start", *names)
+def _struck(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise AssertionError(f"the strike struck nothing: {otherwise}")
+
+
+@contextmanager
+def _started_anew(names: list[str]) -> Iterator[None]:
+    """Each of the containers is another process at the end than at the beginning."""
+
+    def started() -> list[str]:
+        return docker("inspect", "--format", "{{.State.StartedAt}}", *names).stdout.split()
+
+    before = started()
+    yield
+    same = [name for name, *at in zip(names, before, started(), strict=True) if len({*at}) == 1]
+    _struck(not same, f"{', '.join(same)} went on all the time")
+
+
+def _kill(names: list[str], look: Callable[[], object] = lambda: None) -> None:
+    """SIGKILL; ``look`` is called while they are away."""
+    with _started_anew(names):
+        docker("kill", *names)
+        look()
+        time.sleep(AWAY_SECONDS)
+        docker("start", *names)
+
+
+def _restart(names: list[str]) -> None:
+    with _started_anew(names):
+        docker("restart", *names)
 
 
 def kill_workers(stage: Stage) -> None:
-    """Each worker once, then all of them at once."""
+    """Each worker once, then all of them at once, until some die with a message in hand."""
     names = stage.names("celery_worker")
-    for name in names:
-        docker("kill", name)
-        docker("start", name)
-    _kill(names)
+    with _started_anew(names):
+        for name in names:
+            docker("kill", name)
+            docker("start", name)
+    in_hand: list[int] = []
+    while not any(in_hand) and len(in_hand) < MOST_ROUNDS:
+        _kill(names, lambda: in_hand.append(stage.held()))
+        stage.compose.wait_until_healthy()
+    _struck(any(in_hand), "no worker held a message")
 
 
 def kill_beats(stage: Stage) -> None:
@@ -68,36 +125,35 @@ def kill_beats(stage: Stage) -> None:
 
 
 def restart_redis(stage: Stage) -> None:
-    docker("restart", *stage.names("redis"))
+    _restart(stage.names("redis"))
 
 
 def empty_redis(stage: Stage) -> None:
-    """Killed, and emptied as soon as it is back."""
+    """Killed, and emptied as soon as it is back and holds messages."""
     _kill(stage.names("redis"))
     deadline = time.monotonic() + DOCKER_SECONDS
-    with stage.redis() as client:
-        while True:
-            try:
+    emptied = 0
+    while not emptied and time.monotonic() < deadline:
+        with suppress(redis.RedisError):  # it reads its file
+            emptied = stage.waiting() + stage.held()
+            with stage.redis() as client:
                 client.flushall()
-            except redis.RedisError:  # it reads its file
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-            else:
-                return
+        time.sleep(0.05)
+    _struck(emptied > 0, "it held no message")
 
 
 def hang_redis(stage: Stage) -> None:
-    _paused(stage.names("redis"))
+    _hang(stage.names("redis"), stage.redis_answers)
 
 
 def hang_postgres(stage: Stage) -> None:
-    _paused(stage.names("postgres"))
+    _hang(stage.names("postgres"), stage.postgres_answers)
 
 
-def _paused(names: list[str]) -> None:
+def _hang(names: list[str], answers: Callable[[float], bool]) -> None:
     docker("pause", *names)
     try:
+        _struck(not answers(UNANSWERED_SECONDS), f"{', '.join(names)} answers")
         time.sleep(HUNG_SECONDS)
     finally:
         docker("unpause", *names)
@@ -108,25 +164,35 @@ def cut_workers_off(stage: Stage) -> None:
     names = stage.names("celery_worker")
     for name in names:
         docker("network", "disconnect", stage.network, name)
+    for name in names:
+        asked = docker("exec", name, "python", "-c", REACHES_REDIS, check=False)
+        _struck(asked.returncode != 0, f"{name} reaches Redis")
     time.sleep(CUT_SECONDS)
     for name in reversed(names):
         docker("network", "connect", stage.network, name)
 
 
 def restart_postgres(stage: Stage) -> None:
-    docker("restart", *stage.names("postgres"))
+    _restart(stage.names("postgres"))
 
 
 def kill_postgres(stage: Stage) -> None:
     _kill(stage.names("postgres"))
 
 
-def fill_the_mail_disk(stage: Stage) -> None:
+def fill_the_mail_disk(stage: Stage, confirm_lessons: Meanwhile) -> None:
+    """While it is full, lessons are confirmed, and some of their mails are refused."""
     (mail,) = stage.names("mail")
     fill = "dd if=/dev/zero of=/kept/fill bs=4096 2>/dev/null; test -s /kept/fill"
     docker("exec", mail, "sh", "-c", fill)
+    wrote = docker("exec", mail, "sh", "-c", "echo more >/kept/more", check=False)
+    _struck(wrote.returncode != 0, "there is room for more")
+    refused = figures.mails_put_back()
+    confirm_lessons()
     time.sleep(FULL_SECONDS)
-    docker("exec", mail, "rm", "/kept/fill")
+    put_back = figures.mails_put_back() - refused
+    docker("exec", mail, "rm", "-f", "/kept/fill", "/kept/more")
+    _struck(put_back > 0, "no mail was refused")
 
 
 def fill_redis(stage: Stage) -> None:
@@ -145,36 +211,40 @@ def fill_redis(stage: Stage) -> None:
 
 
 def put_a_beat_ahead(stage: Stage) -> None:
-    """A third beat, five minutes ahead of the others."""
+    """A third beat, so far ahead of the others that it must fire nothing, and say so."""
     name = f"{stage.compose.project}_beat_ahead"
-    stage.compose.run("run", "-d", "--no-deps", "--name", name, *_clock_off(), "celery_beat")
+    ahead = _clock_off(BEAT_AHEAD_MINUTES)
+    stage.compose.run("run", "-d", "--no-deps", "--name", name, *ahead, "celery_beat")
     try:
         time.sleep(CLOCK_OFF_SECONDS)
-        ahead = docker("exec", name, "date", "-u", "+%s").stdout
-        assert abs(int(ahead) - time.time() - 300) < 60, "its clock is right"  # noqa: S101
+        told = docker("logs", name)
+        said = f"{told.stdout}{told.stderr}"
+        _struck(f"{SILENT} +{60 * BEAT_AHEAD_MINUTES} s off" in said, f"it said {said[-2000:]}")
     finally:
         docker("rm", "--force", name)
 
 
 def put_a_worker_ahead(stage: Stage) -> None:
     """A fourth worker, five minutes ahead: it refuses to start, for it would steal tasks."""
+    ahead = _clock_off(WORKER_AHEAD_MINUTES)
     refused = stage.compose.run(
-        "run", "-T", "--rm", "--no-deps", *_clock_off(), "celery_worker", check=False
+        "run", "-T", "--rm", "--no-deps", *ahead, "celery_worker", check=False
     )
     said = f"{refused.stdout}\n{refused.stderr}"
     if refused.returncode != REFUSED_STATUS or "clock is +300 s off Redis's" not in said:
         raise AssertionError(f"it did not refuse, but ended with {refused.returncode}:\n{said}")
 
 
-def _clock_off() -> list[str]:
-    return [word for name, value in CLOCK_OFF.items() for word in ("-e", f"{name}={value}")]
+def _clock_off(minutes: int) -> list[str]:
+    off = {"LD_PRELOAD": "/usr/local/lib/libfaketime.so.1", "FAKETIME": f"+{minutes}m"}
+    return [word for name, value in off.items() for word in ("-e", f"{name}={value}")]
 
 
 FAULTS = (
     Fault("workers-killed", kill_workers),
     Fault("beats-killed", kill_beats),
     Fault("redis-restarted", restart_redis),
-    Fault("redis-emptied", empty_redis),
+    Fault("redis-emptied", empty_redis, leaves="resent"),
     Fault("redis-hung", hang_redis, seconds=25),
     Fault("workers-cut-off", cut_workers_off, seconds=25),
     Fault("postgres-restarted", restart_postgres),
@@ -182,7 +252,7 @@ FAULTS = (
     Fault("postgres-hung", hang_postgres, seconds=25),
     Fault("mail-disk-full", fill_the_mail_disk, seconds=20, lessons=50),
     Fault("redis-full", fill_redis, seconds=20),
-    Fault("beat-5-minutes-ahead", put_a_beat_ahead, seconds=30),
+    Fault("beat-6-minutes-ahead", put_a_beat_ahead, seconds=30),
     Fault("worker-5-minutes-ahead", put_a_worker_ahead),
 )
 SHORT = ("workers-killed", "redis-restarted", "postgres-restarted")
