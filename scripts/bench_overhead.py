@@ -56,6 +56,7 @@ PARTS = (
     GUARDED,
     _without("events", "no task events"),
     _without("metrics", "no metrics"),
+    _without("grouped events", "events sent at once"),
     _without("kept client", "a new client for each pipeline"),
     _without("envelope check", "items parsed once"),
     _without("checks", "messages not checked"),

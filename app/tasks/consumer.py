@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 EXIT_STATUS = 2
 """Of a worker that must not go on."""
+EVENTS_WAIT_SECONDS = 0.1
+"""Task events of so long go out together, in one message, or as soon as Celery has 24."""
 LAST_ANSWER_SECONDS = 5.0
 """A connection that seems lost is listened to for so long before it is closed."""
 RECORD_AGAIN_SECONDS = 5.0
@@ -47,6 +49,9 @@ class OutboxConsumer(Consumer):
     app: Celery
     connection_errors: tuple[type[Exception], ...]
     channel_errors: tuple[type[Exception], ...]
+
+    hub: Any
+    _flush_is_planned = False
 
     taken = 0
     """Messages that came from the broker, whatever became of them."""
@@ -87,6 +92,21 @@ class OutboxConsumer(Consumer):
         connection = super().connection_for_write(url, heartbeat)
         keep_client(connection.default_channel)
         return connection
+
+    def on_send_event_buffered(self) -> Any:
+        """Send the event soon. Celery does it each time round its loop, and waits for Redis."""
+        if self.hub and not self._flush_is_planned:
+            self._flush_is_planned = True
+            self.hub.call_later(EVENTS_WAIT_SECONDS, self._flush_events)
+
+    def _flush_events(self) -> None:
+        self._flush_is_planned = False
+        super()._flush_events()  # type: ignore[misc]
+
+    def stop(self) -> None:
+        if self._flush_is_planned:
+            self._flush_events()
+        super().stop()
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Let go of a lost connection in such a way that the worker can make another.

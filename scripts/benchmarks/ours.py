@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from celery import Task
+from celery.worker.consumer import Consumer
 
 from app import clock, db, outbox
 from app.outbox import retention
@@ -21,6 +22,7 @@ from app.services import cleanup
 from app.settings import load_settings
 from app.tasks import BaseTask, celery_app, envelopes, messages, redis_clients
 from app.tasks.broker import RedisBroker
+from app.tasks.consumer import OutboxConsumer
 from app.tasks.scheduler import OutboxScheduler
 from scripts.benchmarks import environment
 from scripts.benchmarks.runs import BACKLOG, mark
@@ -51,6 +53,8 @@ if environment.without("started"):
 if environment.without("metrics"):
     # Bound before the first task is made of the class.
     BaseTask.Request = "app.tasks.request:OutboxRequest"
+if environment.without("grouped events"):
+    OutboxConsumer.on_send_event_buffered = Consumer.on_send_event_buffered  # type: ignore[method-assign]
 if environment.without("kept client"):
     redis_clients._KOMBUS = None
 if environment.without("checks"):
