@@ -12,6 +12,7 @@ priorities have one flood of the same size in all, with urgent tasks before it.
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -53,26 +54,37 @@ def ours(on: Stage, bookings: int, each: int, *, slow: bool = False) -> list[flo
     """Milliseconds in queue of each booking, with ``each`` tasks waiting in each other queue."""
     on.clear()
     waiting = flood(on, each, slow=slow)
-    with on.working(OURS_CALLED, warm=not waiting) as workers:
-        if waiting:
-            on.wait_for_runs(WARM_UP, workers, timeout=LIMIT_SECONDS)
-        on.publish(OURS_CALLED, "publish_paced", name_in(_BOOKINGS), bookings, PAUSE_SECONDS)
-        found = on.wait_for_runs(bookings, workers, timeout=LIMIT_SECONDS, backlog=True)
-        left = sum(on.redis.llen(key) for key in on.redis.scan_iter("*", _type="list"))
-    if waiting and not left:
-        raise RuntimeError("the flood was over before the last booking came: give --flood more")
-    return _milliseconds(found)
+    words = ("publish_paced", name_in(_BOOKINGS), bookings, PAUSE_SECONDS)
+    return _waits(on, OURS_CALLED, words, bookings, waiting)
 
 
 def peer(on: Stage, system: System, bookings: int, backlog: int) -> list[float]:
     """The same of a peer, with one backlog of less urgent tasks."""
     on.clear()
     system = replace(system, environment={**system.environment, **PRIORITIES})
-    with on.working(system) as workers:
-        if backlog:
-            on.publish(system, "publish_with_priority", False, backlog, 0.0, timeout=300)
-        on.publish(system, "publish_with_priority", True, bookings, PAUSE_SECONDS)
-        found = on.wait_for_runs(bookings, workers, timeout=LIMIT_SECONDS, backlog=True)
+    if backlog:
+        on.publish(system, "publish_with_priority", False, backlog, 0.0)
+    words = ("publish_with_priority", True, bookings, PAUSE_SECONDS)
+    return _waits(on, system, words, bookings, backlog)
+
+
+def _waits(
+    on: Stage, system: System, words: tuple[Any, ...], bookings: int, waiting: int
+) -> list[float]:
+    with ThreadPoolExecutor(1) as publisher:
+        # Started before the workers: meanwhile nothing of the flood is drained.
+        said = publisher.submit(on.publish, system, *words, after=WARM_UP) if waiting else None
+        with on.working(system, warm=not waiting) as workers:
+            if said is None:
+                on.publish(system, *words)
+            else:
+                said.result()
+            found = on.wait_for_runs(bookings, workers, timeout=LIMIT_SECONDS, backlog=True)
+            drained = len(on.runs) - bookings
+    if waiting and drained >= waiting:
+        raise RuntimeError(
+            f"{system.name}: the flood was over before the last urgent task: give --flood more"
+        )
     return _milliseconds(found)
 
 

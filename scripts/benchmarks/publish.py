@@ -1,8 +1,8 @@
-"""Publish from a process of its own: ``python -m scripts.benchmarks.publish MODULE FUNCTION ARGS``.
+"""Publish from a process of its own: ``... scripts.benchmarks.publish MODULE FUNCTION ARGS AFTER``.
 
 Each system's module is imported in the environment that its workers have, and in no process
 that measures another one. Prints the Unix seconds before and after the call, and what it
-returned. ``ARGS`` is a JSON list.
+returned. ``ARGS`` is a JSON list; ``AFTER`` is how many tasks must have run before the call.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import sys
 import time
 from importlib import import_module
 
+from scripts.benchmarks.runs import wait_for_runs
+
 
 def main() -> None:
-    module, function, arguments = sys.argv[1:]
+    module, function, arguments, after = sys.argv[1:]
     call = getattr(import_module(module), function)
+    wait_for_runs(int(after))
     began = time.time()
     result = call(*json.loads(arguments))
     told = {"began": began, "ended": time.time(), "result": result, "peak_mb": _peak_mb()}

@@ -61,9 +61,14 @@ class Stage:
         self.databases.begin(template)
 
     def publish(
-        self, system: System, function: str, *arguments: Any, timeout: float = 600.0
+        self,
+        system: System,
+        function: str,
+        *arguments: Any,
+        after: int = 0,
+        timeout: float = 600.0,
     ) -> dict[str, Any]:
-        """Call a function of the system's module in a process of its own.
+        """Call a function of the system's module in a process of its own, when ``after`` tasks ran.
 
         Returns the Unix seconds at which it ``began`` and ``ended``, its ``result``, and the
         process's ``peak_mb`` of memory.
@@ -71,7 +76,7 @@ class Stage:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "scripts.benchmarks.publish", system.module),
-                *(function, json.dumps(arguments)),
+                *(function, json.dumps(arguments), str(after)),
             ],
             env={**self.environment, **system.environment},
             cwd=REPOSITORY,
