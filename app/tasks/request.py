@@ -6,6 +6,7 @@ from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
+from app import trace
 from app.domain import personal_data
 from app.outbox import PUBLISHED_AT_HEADER
 from app.outbox.guard import Delivery
@@ -53,7 +54,15 @@ class OutboxRequest(Request):
             self.task.request_stack.pop()
 
     def send_event(self, type: str, **fields: Any) -> None:
-        """As Celery's; what Flower shows of an error quotes no person's data."""
+        """As Celery's, but that what it shows of an error quotes no person's data.
+
+        The start of a task also says when its message was published, in which queue, and
+        whose trace it belongs to: who hears the events can so tell how long it waited.
+        """
+        if type == "task-started" and PUBLISHED_AT_HEADER in self.request_dict:
+            fields["queue"] = self.delivery_info.get("routing_key")
+            fields[PUBLISHED_AT_HEADER] = self.request_dict[PUBLISHED_AT_HEADER]
+            fields[trace.HEADER] = self.request_dict.get(trace.HEADER)
         for name in ("exception", "traceback"):
             if fields.get(name):
                 fields[name] = personal_data.leave_out(str(fields[name]))
