@@ -1,0 +1,109 @@
+"""Users of a load test: people who act, and floods of bulk work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import ClassVar
+
+from locust import User, between, constant, task
+from locust.exception import StopUser
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.domain.errors import PermanentError
+from loadtests import _hooks
+from loadtests._load_run import BROKEN, Acts, LoadRun
+from loadtests._work import Call
+
+ACT = "act"
+"""Type of the figures that tell how long it took to publish, or to book, from outside."""
+
+WAVE_SECONDS = 10.0
+FLOODING = 0.5
+"""The part of each wave during which floods flood; in the rest what is less urgent is done, too.
+
+All floods at once, so that the least urgent work meets an ebb.
+"""
+CHUNK = 100
+"""Messages that a flood plans at once."""
+
+
+class Scenario(User):
+    """Does something that causes work in some queues."""
+
+    abstract = True
+    queues: ClassVar[tuple[str, ...]]
+    """In which it causes work: somebody must take from each."""
+    sends: ClassVar[str]
+    """What it sends, in words."""
+    floods: ClassVar[bool] = False
+
+    def on_start(self) -> None:
+        """Do nothing where the test could not start: that was said already."""
+        if _hooks.load_run() is None:
+            raise StopUser
+
+    @property
+    def load_run(self) -> LoadRun:
+        """That of this process. Raises ``StopUser`` at the end of the test."""
+        run = _hooks.load_run()
+        if run is None:
+            raise StopUser
+        return run
+
+    def act(self, name: str, do: Callable[[Acts], object]) -> None:
+        """Do it, and let locust count how long that took, or what went wrong."""
+        acts = self.load_run.acts
+        error: Exception | None = None
+        began = time.perf_counter()
+        try:
+            do(acts)
+        except (PermanentError, SQLAlchemyError, *BROKEN) as caught:
+            error = caught
+        self.environment.events.request.fire(
+            request_type=ACT,
+            name=name,
+            response_time=1000 * (time.perf_counter() - began),
+            response_length=0,
+            exception=error,
+            context={},
+        )
+
+
+class Person(Scenario):
+    """Acts, then thinks for a second or two."""
+
+    abstract = True
+    wait_time = between(1, 2)
+
+
+class Flood(Scenario):
+    """Keeps as many messages waiting as ``--backlog`` says, wave by wave.
+
+    So the queue is full however fast the Celery workers are, and never fuller than that.
+    """
+
+    abstract = True
+    floods = True
+    wait_time = constant(0.2)
+    call: ClassVar[Call]
+
+    def on_start(self) -> None:
+        super().on_start()
+        self._planned: set[str] = set()
+
+    @task
+    def top_up(self) -> None:
+        run = self.load_run
+        if (time.monotonic() - run.began) % WAVE_SECONDS >= WAVE_SECONDS * FLOODING:
+            return
+        ledger = run.ledger
+        self._planned = ledger.still_waiting(self._planned)
+        options = self.environment.parsed_options
+        missing = (options.backlog if options else CHUNK) - len(self._planned)
+        calls = [self.call] * min(missing, CHUNK)
+        if calls:
+            self.act(f"flood {self.call.queue}", lambda acts: self._plan(acts, calls))
+
+    def _plan(self, acts: Acts, calls: list[Call]) -> None:
+        self._planned.update(acts.plan(calls))
