@@ -47,6 +47,9 @@ WIND_DOWN, WOUND_DOWN, FAILED = "load-test-wind-down", "load-test-wound-down", "
 CLEANING_SECONDS = 60.0
 """So long a worker may take beyond its patience, until the master goes on without it."""
 
+PAGE_SECONDS = 4.0
+"""Locust's page asks every two seconds for figures that are up to two seconds old."""
+
 _load_run: LoadRun | None = None
 _coordinating = ExitStack()
 """What the coordinating process undoes at the end of a test."""
@@ -144,7 +147,7 @@ def _announce(environment: Environment) -> None:
     Raises ``LoadTestError``.
     """
     global _announced
-    if _announced == environment.host:
+    if _announced is not None and _announced == environment.host:
         return
     _let_go()
     options: Any = environment.parsed_options
@@ -198,7 +201,7 @@ def _refuse_bad_input(web_ui: Any, environment: Environment) -> None:
             _objectives.load(
                 Path(request.form.get("objectives") or environment.parsed_options.objectives)  # type: ignore[union-attr]
             )
-            environment.host = request.form.get("host") or environment.host
+            environment.host = request.form.get("host", environment.host)
             _announce(environment)
         except LoadTestError as error:
             logger.error("%s", error)
@@ -271,11 +274,25 @@ def _record_in(environment: Environment) -> Record:
     return record
 
 
-def _stop(environment: Environment, **_: Any) -> None:
+def _finish(environment: Environment, **_: Any) -> None:
+    """Come to the end before the users are stopped: so long locust's page asks for figures.
+
+    Users act no more as soon as there is no load run.
+    """
     global _load_run
+    runner = environment.runner
     finished, _load_run = _load_run, None
     if finished is not None:
         finished.finish(patience=environment.parsed_options.patience)  # type: ignore[union-attr]
+    if isinstance(runner, MasterRunner):
+        _wind_workers_down(environment, runner)
+    elif finished is None:
+        return
+    if environment.web_ui is not None:
+        time.sleep(PAGE_SECONDS)
+
+
+def _stop(environment: Environment, **_: Any) -> None:
     _let_go()
     if not isinstance(environment.runner, WorkerRunner):
         for line in _report.verdict(environment):
@@ -288,10 +305,7 @@ def _stop(environment: Environment, **_: Any) -> None:
 _winding_down: set[str] = set()
 
 
-def _wind_workers_down(environment: Environment, **_: Any) -> None:
-    runner = environment.runner
-    if not isinstance(runner, MasterRunner):
-        return
+def _wind_workers_down(environment: Environment, runner: MasterRunner) -> None:
     _winding_down.clear()
     _winding_down.update(client.id for client in runner.clients.all)
     runner.send_message(WIND_DOWN)
@@ -334,7 +348,7 @@ _LISTENERS: tuple[tuple[Any, Callable[..., None]], ...] = (
     (events.init_command_line_parser, _options),
     (events.init, _prepare),
     (events.test_start, _start),
-    (events.test_stopping, _wind_workers_down),
+    (events.test_stopping, _finish),
     (events.test_stop, _stop),
     (events.quitting, _judge),
     (events.quit, _tell),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from kombu.exceptions import OperationalError
@@ -17,6 +18,7 @@ from app.outbox.broker import Broker
 from loadtests import _leftovers, _work
 from loadtests._errors import LoadTestError
 from loadtests._events import Listener
+from loadtests._lateness import Lateness
 from loadtests._ledger import Ledger, Record
 from loadtests._marketplace import Marketplace
 from loadtests._publishing import NotingBroker, publish
@@ -28,6 +30,9 @@ logger = logging.getLogger("loadtests")
 POLL_SECONDS = 0.1
 CLOCKS_DIFFER_SECONDS = 0.05
 """A wait that is shorter than minus this is told: the clocks are not those of one machine."""
+
+LATE_SECONDS = 0.5
+"""Beyond that it is told that this process was late: it has too much to do."""
 
 BROKEN = (BrokerUnavailableError, OperationalError, RedisError, OSError)
 """What is raised where Redis does not answer."""
@@ -76,6 +81,8 @@ class LoadRun:
         self._target = target
         self._listener = Listener(target.app, self.ledger.hear)
         self._marketplace: Marketplace | None = None
+        self._lateness = Lateness()
+        self._acting = 0
         broker = NotingBroker(target.broker, self.ledger)
         self._listener.start()
         try:
@@ -89,13 +96,24 @@ class LoadRun:
         """When the first user may act (monotonic seconds)."""
         self.acts: Acts = self._marketplace or MessagesAlone(broker, trace_id=self.ledger.trace_id)
 
+    @contextmanager
+    def acting(self) -> Iterator[Acts]:
+        """What a user does inside is waited for at the end."""
+        self._acting += 1
+        try:
+            yield self.acts
+        finally:
+            self._acting -= 1
+
     def finish(self, *, patience: float) -> None:
         """Let what is under way come to its end, ``patience`` seconds long; then clean up.
 
-        What is left waiting then is recorded with its age. Errors are logged: whatever can
-        be cleaned is.
+        No user may begin anything any more. What is left waiting then is recorded with its
+        age. Errors are logged: whatever can be cleaned is.
         """
         try:
+            self._wait(lambda: not self._acting, patience)
+            self._lateness.stop()
             self._wait(lambda: not self.ledger.waiting and not self.ledger.running, patience)
             self._take_back()
             if self._marketplace is not None:
@@ -119,6 +137,13 @@ class LoadRun:
                 -self.ledger.most_negative_wait,
             )
 
+        if self._lateness.seconds > LATE_SECONDS:
+            logger.warning(
+                "this process was up to %.1f s late, so waits may be as much too long: use more "
+                "processes (--processes), another machine, or fewer users",
+                self._lateness.seconds,
+            )
+
     def _take_back(self) -> None:
         left = _leftovers.remove(self._target.app, self.ledger.trace_id)
         # What a worker has taken, and not begun, waits as well.
@@ -139,6 +164,7 @@ class LoadRun:
 
     def _close(self) -> None:
         outbox.attach(None)
+        self._lateness.stop()
         self._listener.stop()
         try:
             if self._marketplace is not None:

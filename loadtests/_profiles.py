@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Kind(Enum):
+    EVERYBODY = auto()
+    PEOPLE = auto()
+    FLOODS = auto()
 
 
 @dataclass(frozen=True)
@@ -10,9 +17,9 @@ class Stage:
     until: float
     """The part of the whole time (0 to 1) at which it ends."""
     users: float
-    """The part of all users (0 to 1)."""
-    floods: bool = True
-    """Whether bulk work is flooded meanwhile."""
+    """The part of all users (0 to 1); while only people act, of all people."""
+    adds: Kind = Kind.EVERYBODY
+    """Who comes, where more come; who came last goes first, where there are too many."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,9 @@ MORNING_STORM = Profile(
 # The same bookings before, under and after the flood.
 FLOOD_UNDER_BOOKINGS = Profile(
     (
-        Stage(0.25, 1.0, floods=False),
-        Stage(0.75, 1.0),
-        Stage(1.0, 1.0, floods=False),
+        Stage(0.25, 1.0, Kind.PEOPLE),
+        Stage(0.75, 1.0, Kind.FLOODS),
+        Stage(1.0, 1.0, Kind.PEOPLE),
     ),
     seconds=180,
 )

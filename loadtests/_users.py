@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 from locust import User, between, constant, task
@@ -24,8 +25,8 @@ FLOODING = 0.5
 
 All floods at once, so that the least urgent work meets an ebb.
 """
-CHUNK = 100
-"""Messages that a flood plans at once."""
+CHUNK = 20
+"""Messages that a flood plans at once: the others of this process wait meanwhile."""
 
 
 class Scenario(User):
@@ -53,11 +54,11 @@ class Scenario(User):
 
     def act(self, name: str, do: Callable[[Acts], object]) -> None:
         """Do it, and let locust count how long that took, or what went wrong."""
-        acts = self.load_run.acts
         error: Exception | None = None
         began = time.perf_counter()
         try:
-            do(acts)
+            with self.load_run.acting() as acts:
+                do(acts)
         except (PermanentError, SQLAlchemyError, *BROKEN) as caught:
             error = caught
         self.environment.events.request.fire(
@@ -101,9 +102,11 @@ class Flood(Scenario):
         self._planned = ledger.still_waiting(self._planned)
         options = self.environment.parsed_options
         missing = (options.backlog if options else CHUNK) - len(self._planned)
-        calls = [self.call] * min(missing, CHUNK)
-        if calls:
-            self.act(f"flood {self.call.queue}", lambda acts: self._plan(acts, calls))
+        for _ in range(0, missing, CHUNK):
+            calls = [self.call] * min(missing, CHUNK)
+            missing -= len(calls)
+            self.act(f"flood {self.call.queue}", partial(self._plan, calls))
+            time.sleep(0)  # a turn for the others
 
-    def _plan(self, acts: Acts, calls: list[Call]) -> None:
+    def _plan(self, calls: list[Call], acts: Acts) -> None:
         self._planned.update(acts.plan(calls))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from locust import LoadTestShape
 
 from loadtests import _profiles
-from loadtests._profiles import Profile
+from loadtests._profiles import Kind, Profile
 
 RAMPS_UP_IN_SECONDS = 5
 """Where nobody gives a spawn rate."""
@@ -31,17 +31,17 @@ class _Shape(LoadTestShape):
         if stage is None:
             return None
         users = options.num_users or self.profile.users
-        classes = [
-            each
-            for each in environment.user_classes
-            if stage.floods or not getattr(each, "floods", False)
-        ]
-        # Without floods as many people as with them.
-        part = sum(each.weight for each in classes) / sum(
-            each.weight for each in environment.user_classes
-        )
+        known = environment.user_classes
+        floods = [each for each in known if getattr(each, "floods", False)]
+        people = [each for each in known if each not in floods]
+        classes = {Kind.PEOPLE: people, Kind.FLOODS: floods, Kind.EVERYBODY: known}[stage.adds]
+        part = 1.0
+        if stage.adds is Kind.PEOPLE and people:
+            # As many people as there will be under the floods.
+            part = sum(each.weight for each in people) / sum(each.weight for each in known)
         height = max(1, round(users * stage.users * part))
-        return height, options.spawn_rate or max(1, users / RAMPS_UP_IN_SECONDS), classes
+        pace = options.spawn_rate or max(1, users / RAMPS_UP_IN_SECONDS)
+        return height, pace, classes or known
 
 
 class Steady(_Shape):

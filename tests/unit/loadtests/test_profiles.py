@@ -1,6 +1,6 @@
 import pytest
 
-from loadtests._profiles import FLOOD_UNDER_BOOKINGS, MORNING_STORM, SOAK, STEADY, Profile
+from loadtests._profiles import FLOOD_UNDER_BOOKINGS, MORNING_STORM, SOAK, STEADY, Kind, Profile
 
 ALL = pytest.mark.parametrize(
     "profile",
@@ -31,5 +31,6 @@ def test_the_storm_comes_out_of_the_quiet_and_goes_over() -> None:
 
 
 def test_the_flood_comes_under_bookings_that_were_there_and_stay() -> None:
-    assert [stage.floods for stage in FLOOD_UNDER_BOOKINGS.stages] == [False, True, False]
+    kinds = [stage.adds for stage in FLOOD_UNDER_BOOKINGS.stages]
+    assert kinds == [Kind.PEOPLE, Kind.FLOODS, Kind.PEOPLE]
     assert {stage.users for stage in FLOOD_UNDER_BOOKINGS.stages} == {1.0}
