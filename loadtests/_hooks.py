@@ -108,6 +108,7 @@ def _prepare(environment: Environment, runner: Runner, web_ui: Any, **_: Any) ->
     if isinstance(runner, MasterRunner):
         runner.register_message(WOUND_DOWN, _wound_down)
         runner.register_message(FAILED, _worker_failed, concurrent=True)
+    environment.locustfile = "loadtests"  # else that of the first scenario, in all reports
     _choose_shape(environment, runner)
     try:
         _objectives.load(Path(options.objectives))
@@ -277,7 +278,7 @@ def _record_in(environment: Environment) -> Record:
 def _finish(environment: Environment, **_: Any) -> None:
     """Come to the end before the users are stopped: so long locust's page asks for figures.
 
-    Users act no more as soon as there is no load run.
+    They do nothing any more as soon as there is no load run.
     """
     global _load_run
     runner = environment.runner

@@ -13,18 +13,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.errors import PermanentError
 from loadtests import _hooks
-from loadtests._load_run import BROKEN, Acts, LoadRun
+from loadtests._load_run import BROKEN, Acts
 from loadtests._work import Call
 
 ACT = "act"
 """Type of the figures that tell how long it took to publish, or to book, from outside."""
 
 WAVE_SECONDS = 10.0
-FLOODING = 0.5
-"""The part of each wave during which floods flood; in the rest what is less urgent is done, too.
-
-All floods at once, so that the least urgent work meets an ebb.
-"""
+FLOODED_SECONDS = 5.0
+"""So long of each wave floods flood, all at once; in the rest the least urgent is done, too."""
 CHUNK = 20
 """Messages that a flood plans at once: the others of this process wait meanwhile."""
 
@@ -44,26 +41,24 @@ class Scenario(User):
         if _hooks.load_run() is None:
             raise StopUser
 
-    @property
-    def load_run(self) -> LoadRun:
-        """That of this process. Raises ``StopUser`` at the end of the test."""
+    def act(self, name: str, do: Callable[[Acts], object]) -> None:
+        """Do it, and let locust count how long that took, or what went wrong.
+
+        At the end of the test nothing is done any more.
+        """
         run = _hooks.load_run()
         if run is None:
-            raise StopUser
-        return run
-
-    def act(self, name: str, do: Callable[[Acts], object]) -> None:
-        """Do it, and let locust count how long that took, or what went wrong."""
+            return
         error: Exception | None = None
         began = time.perf_counter()
         try:
-            with self.load_run.acting() as acts:
+            with run.acting() as acts:
                 do(acts)
         except (PermanentError, SQLAlchemyError, *BROKEN) as caught:
             error = caught
         self.environment.events.request.fire(
             request_type=ACT,
-            name=name,
+            name=f"user: {name}",
             response_time=1000 * (time.perf_counter() - began),
             response_length=0,
             exception=error,
@@ -72,10 +67,10 @@ class Scenario(User):
 
 
 class Person(Scenario):
-    """Acts, then thinks for a second or two."""
+    """Acts, then thinks for a few seconds."""
 
     abstract = True
-    wait_time = between(1, 2)
+    wait_time = between(3, 5)
 
 
 class Flood(Scenario):
@@ -95,8 +90,8 @@ class Flood(Scenario):
 
     @task
     def top_up(self) -> None:
-        run = self.load_run
-        if (time.monotonic() - run.began) % WAVE_SECONDS >= WAVE_SECONDS * FLOODING:
+        run = _hooks.load_run()
+        if run is None or (time.monotonic() - run.began) % WAVE_SECONDS >= FLOODED_SECONDS:
             return
         ledger = run.ledger
         self._planned = ledger.still_waiting(self._planned)

@@ -104,8 +104,8 @@ def test_a_test_with_a_master_and_a_worker_counts_what_the_worker_measured(
         in_queue = int(done.figures["in queue", spec.name]["Request Count"])
         assert in_queue >= 1
     # The last figures come with the worker's end, not with its reports every few seconds.
-    acts = int(done.figures["act", "book"]["Request Count"])
-    cancelled = int(done.figures["act", "cancel"]["Request Count"])
+    acts = int(done.figures["act", "user: book"]["Request Count"])
+    cancelled = int(done.figures["act", "user: cancel"]["Request Count"])
     assert int(done.figures["in queue", "bookings"]["Request Count"]) == acts + cancelled
     assert locust.waiting() == 0
 
