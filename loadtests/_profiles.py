@@ -59,3 +59,11 @@ FLOOD_UNDER_BOOKINGS = Profile(
 )
 # Leaks and slow growth show only in hours.
 SOAK = Profile((Stage(0.02, 0.5), Stage(1.0, 1.0)), seconds=4 * 3600)
+
+SHAPES = {
+    "steady": ("Steady", STEADY),
+    "morning-storm": ("MorningStorm", MORNING_STORM),
+    "flood": ("FloodUnderBookings", FLOOD_UNDER_BOOKINGS),
+    "soak": ("Soak", SOAK),
+}
+"""Classes in ``loadtests/shapes.py``, and what they do, by their names on the command line."""

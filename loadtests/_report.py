@@ -1,15 +1,13 @@
-"""What a load test says: before it starts, in the web UI, and at the end."""
+"""What a load test says: before it starts, and of each queue at the end."""
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from flask import request
 from locust.env import Environment
 from rich.console import Console
 from rich.table import Table
@@ -24,12 +22,8 @@ from loadtests._target import Target
 logger = logging.getLogger("loadtests")
 
 PARTS = (0.5, 0.95, 0.99)
-TAB = "by-queue"
 FILE_WIDTH = 160
 """As wide as locust's own tables."""
-
-_last: Environment | None = None
-"""Of the test that has ended, for the table that comes after locust's."""
 
 
 def announce(
@@ -72,12 +66,19 @@ def misses(environment: Environment) -> list[Miss]:
     return _objectives.misses(objectives, LocustFigures(environment.stats))
 
 
-def verdict(environment: Environment) -> list[str]:
-    """The verdict first, then what was missed; kept for ``print_last``."""
-    global _last
-    _last = environment
+def is_good(environment: Environment) -> bool:
+    """Whether something was measured, and all objectives were kept."""
+    return _measured(environment) and not misses(environment)
+
+
+def _measured(environment: Environment) -> bool:
     figures = LocustFigures(environment.stats)
-    if not any(figures.number(Measure.IN_QUEUE, spec.name) for spec in QUEUES):
+    return any(figures.number(Measure.IN_QUEUE, spec.name) for spec in QUEUES)
+
+
+def verdict(environment: Environment) -> list[str]:
+    """The verdict first, then what was missed."""
+    if not _measured(environment):
         return ["nothing was measured"]
     missed = misses(environment)
     if not missed:
@@ -85,15 +86,14 @@ def verdict(environment: Environment) -> list[str]:
     return [f"objectives missed: {', '.join(_objectives.by_queue(missed))}", *map(str, missed)]
 
 
-def print_last() -> None:
-    """Print the table and the verdict of the test that has ended, if there was one."""
-    if _last is None:
-        return
+def print_all(environment: Environment) -> None:
+    """Print the table and the verdict."""
     # Without a terminal rich takes it for a narrow one.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
-    console.print(_table(_last))
-    for line in verdict(_last):
-        console.print(line, style=None if "missed" not in line else "bold red")
+    console.print(_table(environment))
+    style = None if is_good(environment) else "bold red"
+    for line in verdict(environment):
+        console.print(line, style=style)
 
 
 def rows(environment: Environment) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ def rows(environment: Environment) -> list[dict[str, Any]]:
     return found
 
 
-def _columns() -> list[tuple[str, str]]:
+def columns() -> list[tuple[str, str]]:
     """Keys of a row, and what stands above them."""
     return [
         ("queue", "queue"),
@@ -148,30 +148,10 @@ def _shown(seconds: float | None) -> str:
 
 def _table(environment: Environment) -> Table:
     table = Table(title="Time in queue and run time by queue", title_justify="left", box=None)
-    for key, title in _columns():
+    for key, title in columns():
         words = key in {"queue", "objectives"}
         table.add_column(title, justify="left" if words else "right", no_wrap=not words)
     for row in rows(environment):
         style = "" if row["objectives"] == "kept" else "bold red"
-        table.add_row(*(str(row[key]) for key, _ in _columns()), style=style)
+        table.add_row(*(str(row[key]) for key, _ in columns()), style=style)
     return table
-
-
-def show_in(web_ui: Any, environment: Environment) -> None:
-    """Give the web UI a tab with the same table (locust docs, "Extending the Web UI")."""
-    structure = [{"key": key, "title": title} for key, title in _columns()]
-    web_ui.template_args |= {
-        "extended_tabs": [{"title": "Queues", "key": TAB}],
-        "extended_tables": [{"key": TAB, "structure": structure}],
-        "extended_csv_files": [],
-    }
-
-    def with_queues(response: Any) -> Any:
-        if request.path.endswith("/stats/requests") and response.is_json:
-            told = response.get_json() | {
-                "extended_stats": [{"key": TAB, "data": rows(environment)}]
-            }
-            response.set_data(json.dumps(told))
-        return response
-
-    web_ui.app.after_request(with_queues)

@@ -28,6 +28,13 @@ SHORT = ("-u", "24", "-r", "50", "-t", "6s", "--backlog", "30")
 BUSY = ("-u", "25", "-r", "50", "-t", "8s", "--patience", "5")
 
 
+@pytest.fixture
+def engine(live: Deployment) -> Engine:
+    made = db.create_database_engine(live.database_url)
+    schema.prepare(made)
+    return made
+
+
 def test_time_in_queue_and_run_time_of_each_queue_are_locusts_own_figures(
     live: Deployment, locust: Locust
 ) -> None:
@@ -110,19 +117,31 @@ def test_a_test_with_a_master_and_a_worker_counts_what_the_worker_measured(
     assert locust.waiting() == 0
 
 
+def test_a_worker_without_the_masters_database_ends_it_and_says_so(
+    live: Deployment, locust: Locust, engine: Engine
+) -> None:
+    live.start_worker()
+    port = str(free_port())
+    worker = locust.start("--worker", f"--master-port={port}")
+    done = locust.run(
+        *("--master", "--expect-workers=1", f"--master-bind-port={port}"),
+        *("--master-bind-host=127.0.0.1", "-u", "4", "-t", "20s"),
+        DATABASE_URL=live.database_url,
+    )
+    worker.wait(30)
+    assert done.status == 2, done.output
+    said = "DATABASE_URL is set where the master runs, and not where this worker does"
+    assert f"a worker cannot start: {said}" in done.output
+    assert locust.waiting() == 0
+    engine.dispose()
+
+
 def rows(engine: Engine) -> dict[str, int]:
     with db.reading(engine) as session:
         return {
             table.name: session.scalar(select(func.count()).select_from(table)) or 0
             for table in Base.metadata.sorted_tables
         }
-
-
-@pytest.fixture
-def engine(live: Deployment) -> Engine:
-    made = db.create_database_engine(live.database_url)
-    schema.prepare(made)
-    return made
 
 
 def test_with_a_database_it_books_for_real_and_nothing_of_it_stays(
