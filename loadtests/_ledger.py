@@ -106,16 +106,16 @@ class Ledger:
             self._waiting.pop(task_id, None)
             self._record(Measure.IN_QUEUE, queue, (now - published_at).total_seconds(), None)
 
-    def lost_sight_of(self) -> Counter[str]:
-        """Messages that are in no queue any more and of which no start was heard, by queue.
+    def lose_sight(self, why: str) -> Counter[str]:
+        """Record each message of which no start was heard as a failure; how many, by queue.
 
-        Each is recorded as a failure: with them the figures would not be whole.
+        Without them the figures would not be whole, and seem to be.
         """
         lost = self.waiting
         self._waiting.clear()
         for queue, number in lost.items():
             for _ in range(number):
-                self._record(Measure.IN_QUEUE, queue, None, "taken, but no worker told of a start")
+                self._record(Measure.IN_QUEUE, queue, None, why)
         return lost
 
     def _started(self, event: Mapping[str, Any]) -> None:

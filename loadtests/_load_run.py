@@ -119,7 +119,7 @@ class LoadRun:
             if self._marketplace is not None:
                 self._marketplace.withdraw()
             self._wait(lambda: not self.ledger.running, patience)
-            if lost := self.ledger.lost_sight_of():
+            if lost := self.ledger.lose_sight("taken, but no worker told of a start"):
                 logger.error(
                     "not told of by any worker: %s; the connection to Redis was lost %d times",
                     _listed(lost),
@@ -129,6 +129,7 @@ class LoadRun:
                 logger.warning("still running at the end, and not measured: %s", _listed(running))
         except (*BROKEN, SQLAlchemyError) as error:
             logger.error("the end of this load test was not measured: %s", error)
+            self.ledger.lose_sight("the end was not measured")
         finally:
             self._close()
         if self.ledger.most_negative_wait < -CLOCKS_DIFFER_SECONDS:

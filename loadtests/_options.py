@@ -32,7 +32,7 @@ def add(parser: LocustArgumentParser) -> None:
         "--backlog",
         metavar="N",
         type=_positive,
-        default=100,
+        default=200,
         help="Messages that each user of a flood keeps waiting while it floods",
     )
     parser.add_argument(

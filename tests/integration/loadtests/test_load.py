@@ -20,6 +20,7 @@ from app.routing import QUEUES
 from scripts.live.deployment import REPOSITORY, WORKER_IS_READY, Deployment
 from scripts.live.ports import free_port
 from scripts.live.processes import Process
+from scripts.live.redis_server import RedisServer
 from tests.integration.loadtests.conftest import Locust
 
 pytestmark = pytest.mark.timeout(240)
@@ -292,3 +293,19 @@ def test_what_was_not_heard_while_the_connection_was_cut_is_no_silent_gap(
     missed = "taken, but no worker told of a start" in done.output
     assert done.status == (1 if missed else 0), done.output
     assert locust.waiting() == 0
+
+
+def test_a_redis_that_dies_under_it_is_no_success(own_redis: RedisServer, tmp_path: Path) -> None:
+    with Deployment(redis_url=own_redis.url, folder=tmp_path / "live") as live:
+        live.start_worker()
+        locust = Locust(live, tmp_path / "locust")
+        process = locust.start(
+            *("--headless", f"--host={live.redis_url}", "-u", "20", "-r", "50", "-t", "6s"),
+            *("BookLessons", "FloodCache", f"--objectives={locust.patient}", "--patience=3"),
+        )
+        process.wait_for_line("All users spawned", timeout=60)
+        own_redis.kill()
+        done = locust.end(process)
+    assert done.status == 1, done.output
+    assert "the end of this load test was not measured" in done.output
+    assert "Traceback" not in done.output

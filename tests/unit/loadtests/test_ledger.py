@@ -107,9 +107,9 @@ def test_a_message_that_was_taken_without_a_word_is_a_failure(
     ledger: Ledger, records: Records
 ) -> None:
     ledger.hear(event("task-started", "a", 1.0, **stamped()))
-    assert ledger.lost_sight_of() == {"email": 1}
-    said = "taken, but no worker told of a start"
-    assert records[1:] == [(Measure.IN_QUEUE, "email", None, said)]
+    assert ledger.lose_sight("gone") == {"email": 1}
+    assert records[1:] == [(Measure.IN_QUEUE, "email", None, "gone")]
+    assert ledger.lose_sight("gone") == {}, "it is told once"
 
 
 def test_a_message_that_could_not_be_published_is_forgotten(ledger: Ledger) -> None:
