@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -14,6 +16,7 @@ import redis
 
 from app.routing import QUEUES
 from scripts.live.deployment import REPOSITORY, Deployment
+from scripts.live.ports import HOST, free_port
 from scripts.live.processes import Process
 
 RUNS_SECONDS = 120.0
@@ -82,6 +85,21 @@ class Locust:
             **environment,
         )
         return self.end(process)
+
+    def start_page(self, *arguments: str) -> tuple[Process, str]:
+        """Locust with its page, which answers; and where."""
+        port = free_port()
+        address = f"http://{HOST}:{port}"
+        process = self.start(f"--web-port={port}", *arguments)
+        process.wait_for_line(f"Starting web interface at {address}", timeout=RUNS_SECONDS)
+        deadline = time.monotonic() + RUNS_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(address, timeout=RUNS_SECONDS).close()
+                return process, address
+            except OSError:  # it says so before it listens
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
 
     def end(self, process: Process) -> Done:
         status = process.wait(RUNS_SECONDS)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from scripts.live.deployment import Deployment
-from scripts.live.ports import HOST, free_port
 from tests.integration.loadtests.conftest import Locust
 
 pytestmark = pytest.mark.timeout(240)
@@ -18,8 +17,8 @@ PATIENCE = 60.0  # seconds
 
 
 class Page:
-    def __init__(self, port: int) -> None:
-        self._url = f"http://{HOST}:{port}"
+    def __init__(self, address: str) -> None:
+        self._url = address
 
     def get(self, path: str = "/") -> str:
         with urllib.request.urlopen(self._url + path, timeout=PATIENCE) as answer:  # noqa: S310
@@ -44,19 +43,8 @@ class Page:
 
 @pytest.fixture
 def page(locust: Locust) -> Iterator[Page]:
-    port = free_port()
-    process = locust.start(f"--web-port={port}", "--patience=3")
-    process.wait_for_line(f"Starting web interface at http://{HOST}:{port}", timeout=60)
-    made = Page(port)
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            made.get()
-            break
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-    yield made
+    process, address = locust.start_page("--patience=3")
+    yield Page(address)
     assert process.terminate(30) == 0, process.log_text()
 
 
