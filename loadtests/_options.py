@@ -42,8 +42,14 @@ def add(parser: LocustArgumentParser) -> None:
         default=10,
         help="How long what is under way at the end is waited for, before it is taken back",
     )
-    # Anybody who reaches the page can send load to any host.
-    parser.set_defaults(class_picker=True, web_host="127.0.0.1", stop_timeout="10")
+    parser.set_defaults(
+        class_picker=True,
+        # Anybody who reaches the page can send load to any host.
+        web_host="127.0.0.1",
+        # A user that a shape sends away finishes what it publishes. No longer: a worker is
+        # away for so long after each test.
+        stop_timeout="2",
+    )
 
 
 def _positive(text: str) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from flask import jsonify, request
 from locust.env import Environment
+from locust.runners import MasterRunner
 
 from loadtests import _coordination, _objectives, _report
 from loadtests._errors import LoadTestError
@@ -33,6 +34,12 @@ def refuse_bad_input(web_ui: Any, environment: Environment) -> None:
             _objectives.load(
                 Path(request.form.get("objectives") or environment.parsed_options.objectives)  # type: ignore[union-attr]
             )
+            runner = environment.runner
+            if isinstance(runner, MasterRunner) and not runner.worker_count:
+                raise LoadTestError(
+                    "no worker of locust is connected: start one with --worker, or wait a few "
+                    "seconds after a test"
+                )
             environment.host = request.form.get("host", environment.host)
             _coordination.announce(environment)
         except LoadTestError as error:

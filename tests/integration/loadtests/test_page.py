@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from scripts.live.deployment import Deployment
+from scripts.live.ports import HOST, free_port
 from tests.integration.loadtests.conftest import Locust
 
 pytestmark = pytest.mark.timeout(240)
@@ -86,3 +87,32 @@ def test_chosen_users_run_twice_and_the_queues_are_shown_while_they_do(
         assert page.post("/stop")["success"] is True
         assert json.loads(page.get("/stats/requests"))["state"] == "stopped"
     assert locust.waiting() == 0
+
+
+def test_a_master_runs_test_after_test_and_says_when_it_has_no_worker(
+    live: Deployment, locust: Locust
+) -> None:
+    live.start_worker()
+    port = free_port()
+    master, address = locust.start_page(
+        *("--master", f"--master-bind-port={port}", f"--master-bind-host={HOST}", "--patience=3")
+    )
+    page = Page(address)
+    answer = page.start(live.redis_url, "BookLessons")
+    assert answer["success"] is False
+    assert answer["message"].startswith("no worker of locust is connected")
+    worker = locust.start("--worker", f"--master-port={port}")
+    ready = "(?s)reported as ready.*?"
+    for _ in range(2):
+        master.wait_for_line(ready, timeout=PATIENCE)
+        ready += "reported as ready.*?"
+        assert page.start(live.redis_url, "BookLessons")["success"] is True
+        deadline = time.monotonic() + PATIENCE
+        while "notifications" not in page.queues():
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        assert page.post("/stop")["success"] is True
+    master.wait_for_line(ready, timeout=PATIENCE)
+    assert locust.waiting() == 0
+    assert master.terminate(30) == 0, master.log_text()
+    assert worker.wait(30) == 0, worker.log_text()
