@@ -8,6 +8,7 @@ process is both.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -59,6 +60,7 @@ def _add_options(parser: LocustArgumentParser, **_: Any) -> None:
 
 def _prepare(environment: Environment, runner: Runner, web_ui: Any, **_: Any) -> None:
     options: Any = environment.parsed_options
+    _interrupt_only_the_main_greenlet()
     _winding_down.register(runner, failed=_worker_failed)
     if isinstance(runner, WorkerRunner):
         return
@@ -74,6 +76,14 @@ def _prepare(environment: Environment, runner: Runner, web_ui: Any, **_: Any) ->
     if web_ui is not None:
         _page.refuse_bad_input(web_ui, environment)
         _page.show_queues(web_ui, environment)
+
+
+def _interrupt_only_the_main_greenlet() -> None:
+    # By itself Ctrl-C is raised in whichever greenlet runs, and ends it: one that publishes, or
+    # the one that hears the events, which are needed until the end.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        main = gevent.getcurrent()
+        gevent.signal_handler(signal.SIGINT, lambda: gevent.kill(main, KeyboardInterrupt()))
 
 
 def _start(environment: Environment, **_: Any) -> None:

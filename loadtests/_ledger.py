@@ -112,10 +112,10 @@ class Ledger:
         Without them the figures would not be whole, and seem to be.
         """
         lost = self.waiting
+        for queue, published_at in self._waiting.values():
+            error = why if published_at is not None else "planned, and not published"
+            self._record(Measure.IN_QUEUE, queue, None, error)
         self._waiting.clear()
-        for queue, number in lost.items():
-            for _ in range(number):
-                self._record(Measure.IN_QUEUE, queue, None, why)
         return lost
 
     def _started(self, event: Mapping[str, Any]) -> None:

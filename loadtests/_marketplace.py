@@ -161,13 +161,16 @@ class Marketplace:
 
     def plan(self, calls: Sequence[Call]) -> list[str]:
         """Plan runs of tasks; the entries' ids."""
-        with self._transaction() as session:
-            ids = [
-                outbox.enqueue(session, call.task, *call.args, urgency=call.urgency)
-                for call in calls
-            ]
-            for entry_id, call in zip(ids, calls, strict=True):
-                self._ledger.expect([entry_id], call.queue, published_at=None)
+        ids: list[str] = []
+        try:
+            with self._transaction() as session:
+                for call in calls:
+                    entry_id = outbox.enqueue(session, call.task, *call.args, urgency=call.urgency)
+                    ids.append(entry_id)
+                    self._ledger.expect([entry_id], call.queue, published_at=None)
+        except BaseException:  # Ctrl-C comes in any greenlet
+            self._ledger.forget(ids)
+            raise
         return ids
 
     def withdraw(self) -> None:

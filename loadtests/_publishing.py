@@ -24,7 +24,7 @@ class NotingBroker:
             self._ledger.expect([message.id], message.queue, published_at=message.published_at)
         try:
             self._broker.push(messages)
-        except Exception:
+        except BaseException:  # Ctrl-C comes in any greenlet
             self._ledger.forget([message.id for message in messages])
             raise
 

@@ -112,6 +112,15 @@ def test_a_message_that_was_taken_without_a_word_is_a_failure(
     assert ledger.lose_sight("gone") == {}, "it is told once"
 
 
+def test_a_message_that_nobody_published_is_another_failure(
+    ledger: Ledger, records: Records
+) -> None:
+    ledger.forget(["a", "b"])
+    ledger.expect(["c"], "cache", published_at=None)
+    assert ledger.lose_sight("gone") == {"cache": 1}
+    assert records == [(Measure.IN_QUEUE, "cache", None, "planned, and not published")]
+
+
 def test_a_message_that_could_not_be_published_is_forgotten(ledger: Ledger) -> None:
     ledger.forget(["a"])
     assert ledger.published == {"email": 1}

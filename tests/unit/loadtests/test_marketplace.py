@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, event, func, select
+from sqlalchemy.orm import Session
 
 from app import db
 from app.adapters.slot_cache import CacheUnavailableError
@@ -136,6 +137,21 @@ def test_all_planned_work_has_the_tests_trace_and_is_expected(
         traces = set(session.scalars(select(OutboxEntry.trace_id)))
     assert traces == {TRACE}
     assert ledger.still_waiting(ids) == set(ids)
+
+
+def test_work_whose_transaction_failed_is_not_waited_for(
+    marketplace: Marketplace, ledger: Ledger
+) -> None:
+    def fail(session: Session) -> None:
+        raise KeyboardInterrupt
+
+    event.listen(Session, "before_commit", fail)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            marketplace.plan([_work.CACHE])
+    finally:
+        event.remove(Session, "before_commit", fail)
+    assert not ledger.waiting
 
 
 def test_withdrawn_work_is_not_published_any_more(marketplace: Marketplace) -> None:

@@ -1,8 +1,10 @@
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
 
 from app.outbox import BrokerUnavailableError
+from app.outbox.broker import OutboxMessage
 from loadtests import _work
 from loadtests._ledger import Ledger
 from loadtests._publishing import NotingBroker, publish
@@ -41,4 +43,18 @@ def test_what_could_not_be_published_is_not_waited_for(fake: FakeBroker, ledger:
     fake.fails_after_push = True
     with pytest.raises(BrokerUnavailableError):
         publish(NotingBroker(fake, ledger), _work.PASSWORD_RESET, trace_id=TRACE)
+    assert not ledger.waiting
+
+
+class Interrupted(FakeBroker):
+    def push(self, messages: Sequence[OutboxMessage]) -> None:
+        raise KeyboardInterrupt
+
+
+def test_what_ctrl_c_kept_from_being_published_is_not_waited_for(
+    fake: FakeBroker, ledger: Ledger
+) -> None:
+    broker = NotingBroker(Interrupted(fake.clock), ledger)
+    with pytest.raises(KeyboardInterrupt):
+        publish(broker, _work.PASSWORD_RESET, trace_id=TRACE)
     assert not ledger.waiting
