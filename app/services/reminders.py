@@ -28,7 +28,7 @@ def enqueue_due(session: Session, *, now: datetime, chunk: int = CHUNK) -> Remin
     """
     planned: list[int] = []
     for kind in reminders.LEADS:
-        due = _due(kind, now=now, dialect=session.get_bind().dialect.name)
+        due = due_lessons(kind, now=now, dialect=session.get_bind().dialect.name)
         planned += plan(session, kind, both_sides(due), now=now)
     return ReminderSummary(
         planned=len(planned),
@@ -36,7 +36,7 @@ def enqueue_due(session: Session, *, now: datetime, chunk: int = CHUNK) -> Remin
     )
 
 
-def _due(kind: EmailKind, *, now: datetime, dialect: str) -> ColumnElement[bool]:
+def due_lessons(kind: EmailKind, *, now: datetime, dialect: str) -> ColumnElement[bool]:
     """``domain.reminders.due_kind``, as a condition of a statement."""
     opens, closes = reminders.window(kind)
     return (

@@ -21,7 +21,7 @@ from app.domain import reminders
 from app.models import EmailMessage, EmailState
 from app.services import email, email_letters
 from app.services.email_rendering import render
-from app.services.reminders import _due
+from app.services.reminders import due_lessons
 from app.settings import load_settings
 from scripts.benchmarks import environment
 
@@ -32,7 +32,7 @@ def planned() -> list[int]:
     ids: list[int] = []
     with db.transaction() as session:
         for kind in reminders.LEADS:
-            due = _due(kind, now=now, dialect=session.get_bind().dialect.name)
+            due = due_lessons(kind, now=now, dialect=session.get_bind().dialect.name)
             ids += email.plan(session, kind, email.both_sides(due), now=now)
     return ids
 
