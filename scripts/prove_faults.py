@@ -37,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (NoComposeError, NoImageError) as error:
         print(f"cannot: {error}", file=sys.stderr)
         return CANNOT
+    except AssertionError as error:
+        print(f"NOT proven: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted: everything is removed", file=sys.stderr)
         return 128 + signal.SIGINT

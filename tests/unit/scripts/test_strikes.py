@@ -1,5 +1,6 @@
 """A fault that does nothing to the containers fails: durable work survives that anyhow."""
 
+import signal
 import subprocess
 import sys
 from itertools import count
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from scripts import prove_faults
 from scripts.faults import figures, strikes
 from scripts.faults.stage import Stage
 from scripts.faults.strikes import FAULTS, Fault
@@ -81,3 +83,16 @@ def test_who_strikes_no_fault_does_not_import_them() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_the_command_says_in_a_line_that_a_fault_struck_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def strike_nothing(*_: object) -> None:
+        raise AssertionError("the strike struck nothing: redis_1 answers")
+
+    monkeypatch.setattr(prove_faults, "_prove", strike_nothing)
+    handler = signal.getsignal(signal.SIGTERM)
+    assert prove_faults.main(["--jobs", "1"]) == 1
+    signal.signal(signal.SIGTERM, handler)
+    assert capsys.readouterr().err == "NOT proven: the strike struck nothing: redis_1 answers\n"
