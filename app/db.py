@@ -213,6 +213,16 @@ def reading(bind: Engine | None = None) -> Iterator[Session]:
         yield session
 
 
+@contextmanager
+def looking() -> Iterator[Connection]:
+    """``reading`` without the ORM: for a statement of tables that is run for each task or mail.
+
+    A session takes as long as such a statement itself.
+    """
+    with _reading_only(engine()).connect() as connection:
+        yield connection
+
+
 @lru_cache(maxsize=1)
 def _reading_only(bind: Engine) -> Engine:
     return bind.execution_options(reads_only=True)

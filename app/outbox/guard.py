@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from app import routing
@@ -86,7 +86,7 @@ def lose(
     )
 
 
-def is_pending(session: Session, delivery: Delivery) -> bool:
+def is_pending(session: Session | Connection, delivery: Delivery) -> bool:
     """Whether the delivery's work is still to be done: asked before its body runs."""
     state = session.scalar(_STATE, {"delivered_id": delivery.id, "of_task": delivery.task})
     if state is None:

@@ -11,6 +11,7 @@ from typing import Any, cast
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
+    Connection,
     Executable,
     Table,
     bindparam,
@@ -91,7 +92,7 @@ def claim(
     return Claim(email_id, claimed.claims, claimed.uncertain, claimed.kind)
 
 
-def is_held(session: Session, claim: Claim) -> bool:
+def is_held(session: Session | Connection, claim: Claim) -> bool:
     """Whether the claim is still in force."""
     held = session.scalar(_HELD, {"email_id": claim.email_id, "number": claim.number})
     return held is not None

@@ -256,8 +256,8 @@ class _Delivery:
     def _may_proceed(self, sending: _Sending) -> bool:
         if self._clock() > sending.last_moment:
             return False
-        with db.reading() as session:
-            return email_claims.is_held(session, sending.claim)
+        with db.looking() as connection:
+            return email_claims.is_held(connection, sending.claim)
 
     def _mark_accepted(self) -> None:
         if self._accepted is not None:
