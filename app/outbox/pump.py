@@ -4,12 +4,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import cast
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Engine, bindparam, select
+from sqlalchemy import Engine, Select, bindparam, func, literal, select
 from sqlalchemy.orm import Session
 
-from app import clock, db
+from app import clock, db, routing
 from app.models import OUTBOX_ENTRIES, PENDING, OutboxEntry
 from app.outbox.broker import Broker, NoStamp
 from app.outbox.guard import Delivery, bury
@@ -40,7 +40,37 @@ _UNPUBLISHED = (
     .limit(1)
 )
 _WITH_BROKER = (PENDING, _entries.published_at.is_not(None))
-_LISTS = select(_entries.queue, _entries.priority).where(*_WITH_BROKER).distinct()
+
+
+def _lists() -> Select[*tuple[Any, ...]]:
+    """Each queue that has entries with the broker, with each priority and its oldest stamp.
+
+    One step into the index for each, however many entries there are: PostgreSQL would read
+    them all for a DISTINCT (its wiki, "Loose indexscan").
+    """
+    first = select(func.min(_entries.queue).label("queue")).where(*_WITH_BROKER)
+    queues = first.cte("queues", recursive=True)
+    following = select(func.min(_entries.queue)).where(
+        *_WITH_BROKER, _entries.queue > queues.c.queue
+    )
+    queues = queues.union_all(
+        select(following.scalar_subquery()).where(queues.c.queue.is_not(None))
+    )
+    priorities = select(literal(0).label("priority")).cte("priorities", recursive=True)
+    priorities = priorities.union_all(
+        select(priorities.c.priority + 1).where(priorities.c.priority < routing.MOST_URGENT)
+    )
+    oldest = select(func.min(_entries.published_at)).where(
+        *_WITH_BROKER,
+        _entries.queue == queues.c.queue,
+        _entries.priority == priorities.c.priority,
+    )
+    return select(
+        queues.c.queue, priorities.c.priority, oldest.scalar_subquery().label("oldest")
+    ).select_from(queues.join(priorities, queues.c.queue.is_not(None)))
+
+
+_LISTS = _lists()
 _LEFT_LIST = (
     select(_entries.id, _entries.published_at)
     .where(
@@ -52,6 +82,15 @@ _LEFT_LIST = (
     .order_by(_entries.published_at)
     .limit(2 * BATCH)
 )
+
+
+class PublishedList(NamedTuple):
+    """A list of the broker that should hold messages of ours."""
+
+    queue: str
+    priority: int
+    oldest: datetime
+    """When the first of its pending entries was published."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +142,18 @@ class Pump:
             more=published == BATCH or len(gone) == BATCH,
         )
 
-    def _look(self, now: datetime) -> tuple[bool, list[tuple[str, int]]]:
+    def _look(self, now: datetime) -> tuple[bool, list[PublishedList]]:
         """Whether anything is to be published, and which lists have messages of ours.
 
         Only read: most rounds find nothing, and need not stand in line for the write lock.
         """
         with db.reading(self._bind) as session:
             unpublished = session.scalar(_UNPUBLISHED, {"now": now, "settled_by": now - HOOK_GRACE})
-            lists = [(queue, priority) for queue, priority in session.execute(_LISTS)]
+            lists = [
+                PublishedList(queue, priority, oldest)
+                for queue, priority, oldest in session.execute(_LISTS)
+                if oldest is not None
+            ]
         return unpublished is not None, lists
 
     def _publish(self, now: datetime) -> int:
@@ -118,25 +161,28 @@ class Pump:
             self._bind, self._broker, _SETTLED, now=now, settled_by=now - HOOK_GRACE
         )
 
-    def _missing(self, lists: Sequence[tuple[str, int]], now: datetime) -> Sequence[Stamped]:
+    def _missing(self, lists: Sequence[PublishedList], now: datetime) -> Sequence[Stamped]:
         """Pending entries whose message is not in its list and not held by a worker."""
         if not lists:
             return ()
-        oldest = self._broker.oldest(lists)
+        oldest = self._broker.oldest([(each.queue, each.priority) for each in lists])
+        passed: list[dict[str, Any]] = []
+        for each, stamp in zip(lists, oldest, strict=True):
+            if stamp is NoStamp.EMPTY:
+                left_before = now - self._margin
+            elif stamp is NoStamp.FOREIGN:
+                left_before = now - INCONCLUSIVE_FOR
+            else:
+                left_before = stamp - self._margin
+            if each.oldest < left_before:
+                of_list = {"of_queue": each.queue, "of_priority": each.priority}
+                passed.append(of_list | {"left_before": left_before})
         missing: list[Stamped] = []
-        with db.reading(self._bind) as session:
-            for (queue, priority), stamp in zip(lists, oldest, strict=True):
-                if stamp is NoStamp.EMPTY:
-                    left_before = now - self._margin
-                elif stamp is NoStamp.FOREIGN:
-                    left_before = now - INCONCLUSIVE_FOR
-                else:
-                    left_before = stamp - self._margin
-                rows = session.execute(
-                    _LEFT_LIST,
-                    {"of_queue": queue, "of_priority": priority, "left_before": left_before},
-                )
-                missing += [(row.id, cast(datetime, row.published_at)) for row in rows]
+        if passed:
+            with db.reading(self._bind) as session:
+                for left in passed:
+                    rows = session.execute(_LEFT_LIST, left)
+                    missing += [(row.id, cast(datetime, row.published_at)) for row in rows]
         if not missing:
             return ()
         held = self._broker.held()
