@@ -29,6 +29,7 @@ from app.models import AvailabilityWindow, Booking, BookingStatus, Role, Service
 from app.services.availability import free_slots, mark_stale
 from app.services.slot_refresh import PAGE, refresh
 from app.settings import Settings
+from scripts.arguments import positive
 from scripts.demonstration.people import ZONES
 from scripts.live.redis_server import RedisServer
 
@@ -40,8 +41,8 @@ LENGTHS = (45, 60)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--instructors", type=_positive, default=1000, help="how many (1000)")
-    parser.add_argument("--runs", type=_positive, default=3, help="of each, in turns (3)")
+    parser.add_argument("--instructors", type=positive, default=1000, help="how many (1000)")
+    parser.add_argument("--runs", type=positive, default=3, help="of each, in turns (3)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, _database(Path(folder)), RedisServer() as redis:
         now = clock.utcnow()
@@ -160,13 +161,6 @@ def _move_in(instructors: int, *, now: datetime) -> None:
 
 def _hour(number: int, lesson: int) -> int:
     return 1 + lesson * 17 + (number // STUDENTS) * 17 * LESSONS_EACH
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 from app.routing import QUEUES, wire_priority
+from scripts.arguments import positive
 from scripts.benchmarks import command
 from scripts.benchmarks.backlog import list_of, multiply
 from scripts.benchmarks.command import Benchmark
@@ -154,9 +155,7 @@ def measure(options: Any) -> Benchmark:
 
 def main() -> int:
     parser = command.parser(__doc__, n=300, what="urgent tasks in a round")
-    parser.add_argument(
-        "--flood", type=command.positive, action="append", help="tasks in each other queue"
-    )
+    parser.add_argument("--flood", type=positive, action="append", help="tasks in each other queue")
     parser.add_argument("--without-peers", dest="peers", action="store_false", help="only ours")
     options = parser.parse_args()
     options.flood = options.flood or list(FLOODS)

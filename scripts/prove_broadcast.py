@@ -22,6 +22,7 @@ from sqlalchemy import func, insert, select
 from app import clock, db
 from app.models import Broadcast, Notification, OutboxEntry, OutboxState, Role, User
 from app.services.broadcasts import BROADCAST, PAGE, create_broadcast
+from scripts.arguments import positive
 from scripts.live.deployment import Deployment
 from scripts.live.job_bench import JobBench, job_bench
 from scripts.live.redis_server import RedisServer
@@ -59,8 +60,8 @@ class Count:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--users", type=_positive, default=100_000, help="how many (100000)")
-    parser.add_argument("--kills", type=_positive, default=10, help="of the worker (10)")
+    parser.add_argument("--users", type=positive, default=100_000, help="how many (100000)")
+    parser.add_argument("--kills", type=positive, default=10, help="of the worker (10)")
     parser.add_argument("--seed", type=int, default=0, help="draws the moments of the kills (0)")
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     options = parser.parse_args()
@@ -224,13 +225,6 @@ def _be_silent(_: str) -> None:
 
 def _print_now(line: str) -> None:
     print(line, flush=True)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 if __name__ == "__main__":

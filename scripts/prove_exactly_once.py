@@ -13,6 +13,7 @@ import sys
 from time import monotonic, sleep
 
 from app.models import OutboxEntry
+from scripts.arguments import positive
 from scripts.live import jobs
 from scripts.live.deployment import Deployment
 from scripts.live.job_bench import JobBench, job_bench
@@ -26,10 +27,8 @@ ENVIRONMENT = {"VISIBILITY_TIMEOUT_SECONDS": "10", "LEASE_INTERVAL_SECONDS": "2"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--jobs", type=_positive, default=6000, help="how many jobs (6000)")
-    parser.add_argument(
-        "--rounds", type=_positive, default=10, help="how many rounds of kills (10)"
-    )
+    parser.add_argument("--jobs", type=positive, default=6000, help="how many jobs (6000)")
+    parser.add_argument("--rounds", type=positive, default=10, help="how many rounds of kills (10)")
     options = parser.parse_args()
     with (
         RedisServer() as redis_server,
@@ -89,13 +88,6 @@ def _verdict(planned: int, *, seconds: float) -> int:
         f"{lost} lost, {doubled} doubled, in {seconds:.0f} s"
     )
     return 0 if lost == doubled == 0 else 1
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, sleep
 
 from app.models import OutboxEntry, OutboxState
+from scripts.arguments import positive
 from scripts.live import jobs
 from scripts.live.deployment import Deployment
 from scripts.live.job_bench import JobBench, job_bench
@@ -30,9 +31,9 @@ WAYS = ("killed", "behind", "hung")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--jobs", type=_positive, default=3000, help="how many jobs (3000)")
+    parser.add_argument("--jobs", type=positive, default=3000, help="how many jobs (3000)")
     parser.add_argument(
-        "--rounds", type=_positive, default=3, help="how often the master is lost (3)"
+        "--rounds", type=positive, default=3, help="how often the master is lost (3)"
     )
     options = parser.parse_args()
     with (
@@ -105,13 +106,6 @@ def _verdict(planned: int, survived: bool, *, seconds: float) -> int:
         f"effects, {lost} lost, {doubled} doubled, in {seconds:.0f} s; {lives}"
     )
     return 0 if right else 1
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 from uuid import uuid4
 
+from scripts.arguments import positive
 from scripts.faults.figures import Row, table
 from scripts.faults.rounds import suffer
 from scripts.faults.stage import NoImageError, stage
@@ -74,7 +75,7 @@ def share(jobs: int, faults: Sequence[Fault]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
-        "--jobs", type=_positive, default=JOBS, help=f"how many jobs in all ({JOBS})"
+        "--jobs", type=positive, default=JOBS, help=f"how many jobs in all ({JOBS})"
     )
     parser.add_argument(
         "--faults",
@@ -84,13 +85,6 @@ def _parser() -> argparse.ArgumentParser:
         + ", ".join(fault.name for fault in FAULTS),
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 def faults_named(text: str) -> tuple[Fault, ...]:

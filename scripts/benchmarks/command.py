@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from scripts.arguments import positive
 from scripts.benchmarks.machine import machine
 from scripts.benchmarks.series import Series
 
@@ -78,14 +79,6 @@ def chosen(names: Sequence[str], every: Sequence[str]) -> list[str]:
     if unknown:
         raise ValueError(f"there is no {unknown[0]}, only {', '.join(every)}")
     return [name for name in every if name in names] if names else list(every)
-
-
-def positive(text: str) -> int:
-    """For argparse: a whole number from 1 on."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 def progress(text: str) -> None:
