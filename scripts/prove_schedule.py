@@ -146,7 +146,8 @@ class Beat:
         self.down_until = None
         self.clock_error = world.rng.uniform(-1.5, 1.5) * SECOND
         self._scheduler = OutboxScheduler(app=celery_app)
-        self._scheduler._pump = world.pump  # in place of one that would ask Redis
+        # In place of those that would ask Redis.
+        self._scheduler._broker, self._scheduler._pump = world.workers, world.pump
 
     def tick(self, reading: datetime) -> None:
         """One round, while this beat's clock says ``reading``."""
