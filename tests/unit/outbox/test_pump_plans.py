@@ -6,9 +6,8 @@ from sqlalchemy import Engine, event, insert
 from app import db, routing
 from app.models import OUTBOX_ENTRIES, OutboxState
 from app.outbox.pump import Pump
-from tests.database import on_postgresql, on_sqlite
+from tests.database import on_postgresql
 from tests.fakes import FakeBroker, FakeClock
-from tests.query_plans import plans_of
 
 ENOUGH = 5_000
 """Rows of which PostgreSQL does not read all for each question."""
@@ -36,17 +35,6 @@ def published(database: Engine, broker: FakeBroker, now: FakeClock) -> None:
         session.execute(insert(OUTBOX_ENTRIES), rows)
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("ANALYZE")
-
-
-@on_sqlite
-@pytest.mark.usefixtures("published")
-def test_a_quiet_round_reads_no_list_to_its_end(database: Engine, pump: Pump) -> None:
-    with plans_of(database) as plans:
-        assert pump.run().published == 0
-    lines = [line for plan in plans for line in plan]
-    assert any("ix_outbox_entries_published" in line for line in lines)
-    assert not [line for line in lines if line.startswith("SCAN outbox_entries")]
-    assert not [line for line in lines if "TEMP B-TREE" in line]
 
 
 @on_postgresql
