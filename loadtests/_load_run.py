@@ -114,11 +114,12 @@ class LoadRun:
         try:
             self._wait(lambda: not self._acting, patience)
             self._lateness.stop()
-            self._wait(lambda: not self.ledger.waiting and not self.ledger.running, patience)
+            self._wait(self._all_told, patience)
             self._take_back()
             if self._marketplace is not None:
                 self._marketplace.withdraw()
-            self._wait(lambda: not self.ledger.running, patience)
+            # Workers send what they tell together, a moment later.
+            self._wait(self._all_told, patience)
             if lost := self.ledger.lose_sight("taken, but no worker told of a start"):
                 logger.error(
                     "not told of by any worker: %s; the connection to Redis was lost %d times",
@@ -144,6 +145,9 @@ class LoadRun:
                 "processes (--processes), another machine, or fewer users",
                 self._lateness.seconds,
             )
+
+    def _all_told(self) -> bool:
+        return not self.ledger.waiting and not self.ledger.running
 
     def _take_back(self) -> None:
         left = _leftovers.remove(self._target.app, self.ledger.trace_id)

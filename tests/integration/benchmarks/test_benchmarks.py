@@ -58,11 +58,12 @@ def test_every_system_drains_its_backlog(settings: str) -> None:
 
 
 def test_a_booking_does_not_wait_for_a_flood() -> None:
-    found = bench("bench_urgency", "--n", "10", "--flood", "2000")
+    # Without the peers, which are through with so small a flood before the last urgent task.
+    found = bench("bench_urgency", "--n", "10", "--flood", "2000", "--without-peers")
     series = by_name(found)
     assert found["ratio_to_idle"] > 0
     assert series["ours, idle"]["ratio_to_idle"] == 1
-    assert {"ours, 2,000 in each other queue", "huey, 2,000 less urgent"} <= series.keys()
+    assert "ours, 2,000 in each other queue" in series
 
 
 def test_each_part_of_the_worker_is_measured_beside_what_lacks_it() -> None:
