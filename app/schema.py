@@ -122,16 +122,15 @@ def check(engine: Engine) -> str:
     ``DatabaseNotReadyError`` for any other.
     """
     revision = current_of(engine)
-    if is_newer(revision):
+    if revision is not None and is_newer(revision):
         with _one_line_errors(engine), engine.connect() as connection:
             _check_newer(connection, revision)
-    elif revision != newest():
+    elif revision is None or revision != newest():
         place = engine.url.render_as_string(hide_password=True)
         raise DatabaseNotReadyError(
             f"DATABASE_URL: the schema of {place} is at {revision or 'nothing'}, "
             f"this code needs {newest()}: run {UPGRADE_COMMAND}"
         )
-    assert revision is not None  # noqa: S101 - it is the newest, or newer
     return revision
 
 

@@ -4,8 +4,7 @@ import argparse
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from app import clock, db
-from app.admin import database
+from app import clock, db, schema
 from app.admin.arguments import UsageError, add_json, day
 from app.admin.output import as_json, several
 from app.domain.days import WrongDayError
@@ -32,7 +31,7 @@ def add_to(topics: Any) -> None:
 
 
 def _backfill(chosen: argparse.Namespace) -> int:
-    database.need_tables()
+    schema.check(db.engine())
     zone = ZoneInfo(load_settings().celery_timezone)
     try:
         with db.transaction() as session:

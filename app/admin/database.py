@@ -19,18 +19,22 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def _upgrade() -> int:
     changed = schema.upgrade(db.engine())
-    if not changed and _is_newer():
-        return 0
-    print(f"the database is {'now' if changed else 'already'} at revision {schema.newest()}")
+    revision = schema.current_of(db.engine())
+    if schema.is_newer(revision):
+        print(_newer_and_fits(revision))
+    else:
+        print(f"the database is {'now' if changed else 'already'} at revision {revision}")
     return 0
 
 
 def _check() -> int:
     revision = schema.current_of(db.engine())
+    if schema.is_newer(revision):
+        schema.check(db.engine())
+        print(_newer_and_fits(revision))
+        return 0
     if revision == schema.newest():
         print(f"the database is at revision {revision}, the newest")
-        return 0
-    if _is_newer():
         return 0
     print(
         f"the database is at revision {revision or 'nothing'}, the newest is {schema.newest()}: "
@@ -39,19 +43,8 @@ def _check() -> int:
     return 1
 
 
-def _is_newer() -> bool:
-    """Whether a newer version has upgraded it; says so where it fits this code, else raises."""
-    revision = schema.current_of(db.engine())
-    if not schema.is_newer(revision):
-        return False
-    schema.check(db.engine())
-    print(
+def _newer_and_fits(revision: str | None) -> str:
+    return (
         f"the database is at revision {revision}, newer than this code's {schema.newest()}, and "
         "has all that this code needs"
     )
-    return True
-
-
-def need_tables() -> None:
-    """Raise ``DatabaseNotReadyError`` where the tables are not what this code needs."""
-    schema.check(db.engine())

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app import clock, db
-from app.admin import database, entries
+from app import clock, db, schema
+from app.admin import entries
 from app.admin.arguments import UsageError, add_json, duration
 from app.admin.output import age, as_json, exact, one_line, several, table
 from app.models import OutboxEntry, OutboxState
@@ -55,7 +55,7 @@ def add_to(topics: Any) -> None:
 
 
 def _list(chosen: argparse.Namespace) -> int:
-    database.need_tables()
+    schema.check(db.engine())
     now = clock.utcnow()
     since = None if chosen.since is None else now - chosen.since
     with db.reading() as session:
@@ -112,7 +112,7 @@ def _check_task(session: Session, name: str | None) -> None:
 
 
 def _show(chosen: argparse.Namespace) -> int:
-    database.need_tables()
+    schema.check(db.engine())
     with db.reading() as session:
         letter = status.entry(session, chosen.id)
     if letter is None:
@@ -140,7 +140,7 @@ def _retry(chosen: argparse.Namespace) -> int:
         raise UsageError(f"{COMMAND} retry: --task NAME goes with --all")
     if not chosen.all and not chosen.ids:
         raise UsageError(f"{COMMAND} retry: which? Give ids, or --all --task NAME")
-    database.need_tables()
+    schema.check(db.engine())
     if chosen.all:
         with db.reading() as session:
             _check_task(session, chosen.task)
@@ -175,7 +175,7 @@ def _retry_all(task: str) -> dead_letters.Retried:
 
 
 def _purge(chosen: argparse.Namespace) -> int:
-    database.need_tables()
+    schema.check(db.engine())
     before = clock.utcnow() - chosen.before
     purged = 0
     while True:

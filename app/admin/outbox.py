@@ -5,8 +5,8 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from app import clock, db
-from app.admin import database, entries
+from app import clock, db, schema
+from app.admin import entries
 from app.admin.arguments import add_json
 from app.admin.output import age, as_json, figures, several
 from app.models import OutboxEntry, OutboxState
@@ -38,7 +38,7 @@ def add_to(topics: Any) -> None:
 
 
 def _status(chosen: argparse.Namespace) -> int:
-    database.need_tables()
+    schema.check(db.engine())
     with db.reading() as session:
         seen = status.read(session, now=clock.utcnow())
     silence = broker_silence()
@@ -106,7 +106,7 @@ def _verdict(seen: Status) -> str:
 
 
 def _show(chosen: argparse.Namespace) -> int:
-    database.need_tables()
+    schema.check(db.engine())
     entry = _found(chosen.id)
     if chosen.json:
         as_json(entries.described(entry))
@@ -122,7 +122,7 @@ def _show(chosen: argparse.Namespace) -> int:
 
 
 def _cancel(chosen: argparse.Namespace) -> int:
-    database.need_tables()
+    schema.check(db.engine())
     _found(chosen.id)
     with db.transaction() as session:
         cancelled = guard.cancel(session, chosen.id, now=clock.utcnow())

@@ -6,8 +6,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from app import clock, db
-from app.admin import database
+from app import clock, db, schema
 from app.admin.arguments import add_json
 from app.admin.output import age, as_json, several, table
 from app.models import OutboxEntry
@@ -34,7 +33,7 @@ def add_to(topics: Any) -> None:
 
 
 def _list(chosen: argparse.Namespace) -> int:
-    database.need_tables()
+    schema.check(db.engine())
     with db.reading() as session:
         paused = queues.paused(session)
         waiting: dict[str, int] = dict(
@@ -70,14 +69,14 @@ def _list(chosen: argparse.Namespace) -> int:
 
 
 def _pause(chosen: argparse.Namespace) -> int:
-    database.need_tables()
+    schema.check(db.engine())
     with db.transaction() as session:
         changed = queues.pause(session, chosen.names, now=clock.utcnow())
     return _told(chosen, changed, "paused", "was paused already")
 
 
 def _resume(chosen: argparse.Namespace) -> int:
-    database.need_tables()
+    schema.check(db.engine())
     with db.transaction() as session:
         changed = queues.resume(session, chosen.names)
     return _told(chosen, changed, "resumed", "was not paused")
