@@ -12,19 +12,22 @@ from app.models.availability import (
 )
 from app.models.base import Base
 from app.models.beat_entry import BEAT_ENTRIES, BeatEntry
-from app.models.booking import Booking
-from app.models.email_message import EmailMessage, EmailState
+from app.models.booking import BOOKINGS, Booking
+from app.models.email_message import EMAIL_MESSAGES, EmailMessage, EmailState
 from app.models.metrics import BookingFigures, DailyMetrics, InstructorMetrics, ServiceMetrics
 from app.models.notification import Broadcast, Notification
-from app.models.outbox_entry import OUTBOX_ENTRIES, PENDING, OutboxEntry, OutboxState
+from app.models.outbox_entry import OUTBOX_ENTRIES, OutboxEntry, OutboxState
 from app.models.paused_queue import PausedQueue
-from app.models.service import Service
-from app.models.user import Role, User
+from app.models.service import SERVICES, Service
+from app.models.user import USERS, Role, User
 
 __all__ = [
     "BEAT_ENTRIES",
+    "BOOKINGS",
+    "EMAIL_MESSAGES",
     "OUTBOX_ENTRIES",
-    "PENDING",
+    "SERVICES",
+    "USERS",
     "AvailabilityChange",
     "AvailabilityException",
     "AvailabilityWindow",

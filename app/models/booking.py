@@ -1,8 +1,9 @@
 """A lesson that a student booked with an instructor."""
 
 from datetime import datetime
+from typing import cast
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Table
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.domain.bookings import BookingStatus
@@ -45,3 +46,7 @@ class Booking(Base):
     student: Mapped[User] = relationship(foreign_keys=student_id)
     instructor: Mapped[User] = relationship(foreign_keys=instructor_id)
     service: Mapped[Service] = relationship()
+
+
+BOOKINGS = cast(Table, Booking.__table__)
+"""For statements that are run for each mail, which need nothing of the ORM."""

@@ -2,8 +2,9 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import cast
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, String, Table, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app import trace
@@ -56,3 +57,7 @@ class EmailMessage(Base):
     """What the work that planned this mail belongs to: see ``OutboxEntry.trace_id``."""
 
     recipient: Mapped[User] = relationship()
+
+
+EMAIL_MESSAGES = cast(Table, EmailMessage.__table__)
+"""For statements that are run for each mail, which need nothing of the ORM."""

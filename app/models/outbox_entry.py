@@ -103,8 +103,12 @@ class OutboxEntry(Base):
 
     @classmethod
     def pending(cls) -> ColumnElement[bool]:
-        """The condition that the partial indexes have; a bound parameter would not match it."""
-        return cls.state == literal_column("'pending'")
+        """The condition that the partial indexes have; a bound parameter would not match it.
+
+        Of the table, for an attribute of this class makes any statement one of the ORM, which
+        takes as long again.
+        """
+        return OUTBOX_ENTRIES.c.state == literal_column("'pending'")
 
     @classmethod
     def dead(cls) -> ColumnElement[bool]:
@@ -114,7 +118,3 @@ class OutboxEntry(Base):
 
 OUTBOX_ENTRIES = cast(Table, OutboxEntry.__table__)
 """For statements that are run for each task, which need nothing of the ORM."""
-
-PENDING = OUTBOX_ENTRIES.c.state == literal_column("'pending'")
-"""``OutboxEntry.pending()`` for such statements: with that one, SQLAlchemy takes them for the
-ORM's."""

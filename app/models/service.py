@@ -1,6 +1,8 @@
 """What an instructor offers."""
 
-from sqlalchemy import CheckConstraint, ForeignKey, String
+from typing import cast
+
+from sqlalchemy import CheckConstraint, ForeignKey, String, Table
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.models.base import Base
@@ -21,3 +23,7 @@ class Service(Base):
     price_cents: Mapped[int]
 
     instructor: Mapped[User] = relationship()
+
+
+SERVICES = cast(Table, Service.__table__)
+"""For statements that are run for each mail, which need nothing of the ORM."""

@@ -1,8 +1,9 @@
 """People: students and instructors."""
 
 from enum import StrEnum
+from typing import cast
 
-from sqlalchemy import String, true
+from sqlalchemy import String, Table, true
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base
@@ -28,3 +29,7 @@ class User(Base):
     wants_reminders: Mapped[bool] = mapped_column(default=True, server_default=true())
     wants_digests: Mapped[bool] = mapped_column(default=True, server_default=true())
     """Notification digests and weekly reports."""
+
+
+USERS = cast(Table, User.__table__)
+"""For statements that are run for each mail, which need nothing of the ORM."""

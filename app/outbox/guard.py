@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app import routing
 from app.db import insert_for
 from app.domain import personal_data
-from app.models import OUTBOX_ENTRIES, PENDING, OutboxEntry, OutboxState
+from app.models import OUTBOX_ENTRIES, OutboxEntry, OutboxState
 
 MAX_ERROR_LENGTH = 500
 MAX_TRACEBACK_LENGTH = 20_000
@@ -24,7 +24,7 @@ _delivered = (_entries.id == bindparam("delivered_id"), _entries.task == bindpar
 _STATE = select(_entries.state).where(*_delivered)
 _FINISH = (
     update(OUTBOX_ENTRIES)
-    .where(*_delivered, PENDING)
+    .where(*_delivered, OutboxEntry.pending())
     .values(state=bindparam("end"), finished_at=bindparam("now"))
     .returning(_entries.id)
 )

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from app import clock, routing
-from app.models import OUTBOX_ENTRIES, PENDING, OutboxEntry
+from app.models import OUTBOX_ENTRIES, OutboxEntry
 from app.outbox import guard
 from app.outbox.broker import Broker, BrokerUnavailableError, OutboxMessage
 from app.settings import load_settings
@@ -104,7 +104,7 @@ def publish_unpublished(
 def _of_unpublished(chosen: ColumnElement[bool]) -> Executable:
     unpublished = (
         chosen,
-        PENDING,
+        OutboxEntry.pending(),
         _entries.published_at.is_(None),
         _entries.due_at <= bindparam("now"),
     )
@@ -140,7 +140,7 @@ def publish_again(bind: Engine, broker: Broker, gone: Sequence[tuple[str, dateti
     ``BrokerUnavailableError``.
     """
     seen = tuple_(_entries.id, _entries.published_at).in_(gone)
-    return _publish(bind, broker, _publishing(seen, PENDING), resends=1)
+    return _publish(bind, broker, _publishing(seen, OutboxEntry.pending()), resends=1)
 
 
 def _publish(

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, Select, bindparam, func, literal, select
 from sqlalchemy.orm import Session
 
 from app import clock, db, routing
-from app.models import OUTBOX_ENTRIES, PENDING, OutboxEntry
+from app.models import OUTBOX_ENTRIES, OutboxEntry
 from app.outbox.broker import Broker, NoStamp
 from app.outbox.guard import Delivery, bury
 from app.outbox.publish import BATCH, publish_again, publish_unpublished
@@ -33,13 +33,13 @@ _UNPUBLISHED = (
     select(_entries.id)
     .where(
         _SETTLED,
-        PENDING,
+        OutboxEntry.pending(),
         _entries.published_at.is_(None),
         _entries.due_at <= bindparam("now"),
     )
     .limit(1)
 )
-_WITH_BROKER = (PENDING, _entries.published_at.is_not(None))
+_WITH_BROKER = (OutboxEntry.pending(), _entries.published_at.is_not(None))
 
 
 def _lists() -> Select[*tuple[Any, ...]]:

@@ -6,14 +6,13 @@ transaction.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
     Executable,
-    Table,
     bindparam,
     case,
     func,
@@ -22,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from app.models import EmailKind, EmailMessage, EmailState, PasswordReset
+from app.models import EMAIL_MESSAGES, EmailKind, EmailMessage, EmailState, PasswordReset
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def claimable(now: datetime | BindParameter[Any], *, include_failed: bool) -> Co
     return waits | abandoned
 
 
-_mails = cast(Table, EmailMessage.__table__)
+_mails = EMAIL_MESSAGES
 _of_mail = _mails.c.id == bindparam("email_id")
 _held_by_claim = (
     _of_mail,

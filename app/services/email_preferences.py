@@ -1,13 +1,13 @@
 """Who wants which mails."""
 
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Table, true
+from sqlalchemy import Column, ColumnElement, true
 
-from app.models import EmailKind, User
+from app.models import USERS, EmailKind
 
 # The table's: an attribute of the class would make any statement one of the ORM.
-_users = cast(Table, User.__table__).c
+_users = USERS.c
 
 # A password reset has no choice: its reader asked for it, and cannot sign in without it.
 _CHOICES: dict[EmailKind, Column[Any]] = {

@@ -2,13 +2,13 @@
 
 from datetime import datetime, tzinfo
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Select, Table, bindparam, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from app.domain.email_kinds import LESSON_MAILS
-from app.models import EmailKind, EmailMessage, User
+from app.models import EMAIL_MESSAGES, USERS, EmailKind
 from app.services.email_letters import digest, lesson, password_reset, weekly_report
 from app.services.email_letters.digest import DigestLetter, Unread
 from app.services.email_letters.lesson import LessonLetter
@@ -51,20 +51,17 @@ def read(
     raise ValueError(f"nobody has said what a mail of kind {kind} says")
 
 
-_mails, _users = cast(Table, EmailMessage.__table__).c, cast(Table, User.__table__).c
-
-
 @cache
 def _envelope(kind: EmailKind) -> Select[*tuple[Any, ...]]:
     # Built once, and of tables: building it, or the ORM's part, takes longer than to run it.
     return (
         select(
-            _mails.subject_id,
-            _mails.recipient_id,
-            _users.name.label("reader_name"),
-            _users.email.label("reader_address"),
-            _users.time_zone.label("reader_zone"),
+            EMAIL_MESSAGES.c.subject_id,
+            EMAIL_MESSAGES.c.recipient_id,
+            USERS.c.name.label("reader_name"),
+            USERS.c.email.label("reader_address"),
+            USERS.c.time_zone.label("reader_zone"),
         )
-        .join_from(EmailMessage.__table__, User.__table__, _users.id == _mails.recipient_id)
-        .where(_mails.id == bindparam("email_id"), is_wanted(kind))
+        .join_from(EMAIL_MESSAGES, USERS, USERS.c.id == EMAIL_MESSAGES.c.recipient_id)
+        .where(EMAIL_MESSAGES.c.id == bindparam("email_id"), is_wanted(kind))
     )

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Select, Table, bindparam, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from app.domain.emails import is_pointless
-from app.models import Booking, EmailKind, Service, User
+from app.models import BOOKINGS, SERVICES, USERS, EmailKind
 from app.services.email_letters.letter import Envelope, Letter
 from app.services.email_letters.wording import dollars, one_line
 from app.services.errors import MissingRowError
@@ -94,14 +94,11 @@ def read(session: Session, envelope: Envelope, *, now: datetime) -> LessonLetter
     )
 
 
-_bookings, _services, _users = (cast(Table, model.__table__) for model in (Booking, Service, User))
-
-
 @cache
 def _lesson() -> Select[*tuple[Any, ...]]:
     # Built once, and of tables: building it, or the ORM's part, takes longer than to run it.
-    student, instructor = _users.alias(), _users.alias()
-    booking = _bookings.c
+    student, instructor = USERS.alias(), USERS.alias()
+    booking = BOOKINGS.c
     return (
         select(
             booking.status,
@@ -111,11 +108,11 @@ def _lesson() -> Select[*tuple[Any, ...]]:
             booking.price_cents,
             booking.student_checked_in_at,
             booking.instructor_checked_in_at,
-            _services.c.name.label("service_name"),
+            SERVICES.c.name.label("service_name"),
             student.c.name.label("student_name"),
             instructor.c.name.label("instructor_name"),
         )
-        .join_from(_bookings, _services, _services.c.id == booking.service_id)
+        .join_from(BOOKINGS, SERVICES, SERVICES.c.id == booking.service_id)
         .join(student, student.c.id == booking.student_id)
         .join(instructor, instructor.c.id == booking.instructor_id)
         .where(booking.id == bindparam("booking_id"))
