@@ -214,11 +214,8 @@ def reading(bind: Engine | None = None) -> Iterator[Session]:
 
 
 @contextmanager
-def looking() -> Iterator[Connection]:
-    """``reading`` without the ORM: for a statement of tables that is run for each task or mail.
-
-    A session takes as long as such a statement itself.
-    """
+def reading_tables() -> Iterator[Connection]:
+    """``reading`` without the ORM, whose session takes as long as a short statement itself."""
     with _reading_only(engine()).connect() as connection:
         yield connection
 

@@ -256,7 +256,7 @@ class _Delivery:
     def _may_proceed(self, sending: _Sending) -> bool:
         if self._clock() > sending.last_moment:
             return False
-        with db.looking() as connection:
+        with db.reading_tables() as connection:
             return email_claims.is_held(connection, sending.claim)
 
     def _mark_accepted(self) -> None:

@@ -268,7 +268,7 @@ class BaseTask(Task[P, R_co]):
     def _refusal(self) -> dict[str, str] | None:
         """Why the body must not run at all; ``None`` where it may."""
         if self._from_outbox:
-            with db.looking() as connection:
+            with db.reading_tables() as connection:
                 if not guard.is_pending(connection, self._delivery):
                     return SKIPPED
         if not self._redelivered:

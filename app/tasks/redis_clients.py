@@ -8,7 +8,7 @@ from typing import Any
 
 from kombu.transport.redis import Channel
 
-_KOMBUS: Any = Channel._create_client  # type: ignore[attr-defined]
+_KOMBUS_CREATE_CLIENT: Any = Channel._create_client  # type: ignore[attr-defined]
 
 
 def keep_client(channel: Any) -> None:
@@ -21,7 +21,7 @@ def keep_client(channel: Any) -> None:
     if create is None:
         return
     # A channel that makes clients in a way of its own knows better.
-    if getattr(create, "__func__", None) is _KOMBUS:
+    if getattr(create, "__func__", None) is _KOMBUS_CREATE_CLIENT:
         channel._create_client = _Kept(channel, create)
 
 

@@ -56,7 +56,7 @@ if environment.without("metrics"):
 if environment.without("grouped events"):
     OutboxConsumer.on_send_event_buffered = Consumer.on_send_event_buffered  # type: ignore[method-assign]
 if environment.without("kept client"):
-    redis_clients._KOMBUS = None
+    redis_clients._KOMBUS_CREATE_CLIENT = None
 if environment.without("checks"):
     messages.check = lambda message: None
 if environment.without("checks") or environment.without("envelope check"):
