@@ -124,11 +124,13 @@ class _Connection:
 
     def _say_from_whom_to_whom(self, sender: str, recipient: str) -> None:
         """Both commands in one packet, and then both answers: a wait less (RFC 2920)."""
-
         answers: list[tuple[int, bytes]] = []
 
         def both() -> tuple[int, bytes]:
-            self._client.send(f"MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\n")
+            self._client.send(
+                f"MAIL FROM:{smtplib.quoteaddr(sender)}\r\n"
+                f"RCPT TO:{smtplib.quoteaddr(recipient)}\r\n"
+            )
             answers.append(self._client.getreply())
             if answers[0][0] != CLOSING:
                 answers.append(self._client.getreply())
