@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def main() -> int:
     if options.json is not None:
         told = {chapter.name: benchmarks for chapter, benchmarks in found}
         options.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    written = page(found, on=on, at=at.astimezone(UTC), seconds=seconds, words=words)
+    written = page(found, on=on, at=at, seconds=seconds, words=words)
     options.page.write_text(written, encoding="utf-8")
     for _, benchmarks in found:
         for each in benchmarks:

@@ -11,6 +11,7 @@ Redis, and no line in its log for a task.
 from __future__ import annotations
 
 import sys
+from statistics import median
 from typing import Any
 
 from scripts.benchmarks import command
@@ -44,7 +45,7 @@ def measure(options: Any) -> list[Benchmark]:
                     cpu[system.name].append(milliseconds)
                     each.notes["n"] = number
                 for name, values in cpu.items():
-                    series[name].notes["cpu_ms_per_task"] = sorted(values)[len(values) // 2]
+                    series[name].notes["cpu_ms_per_task"] = median(values)
                 found.append(_said(settings, task, systems, series, options))
     return found
 
@@ -58,9 +59,7 @@ def _said(
 ) -> Benchmark:
     ours = {system.name for system in systems if system.ours}
     peer = fastest(series.values(), lambda each: each.name not in ours)
-    stock = fastest(
-        (each for each in series.values() if each.name.startswith(STOCK.name)), lambda each: True
-    )
+    stock = fastest(each for each in series.values() if each.name.startswith(STOCK.name))
     compare(series.values(), {"ratio_to_fastest_peer": peer, "ratio_to_stock_celery": stock})
     best = fastest(series.values(), lambda each: each.name in ours)
     ratio = best.ratios.get("ratio_to_fastest_peer", 0.0) if best else 0.0

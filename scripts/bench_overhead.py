@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any
 
 from scripts.benchmarks import command
@@ -98,7 +99,7 @@ def measure(options: Any) -> Benchmark:
             cpu[part.name].append(milliseconds)
     for part in PARTS:
         each = series[part.name]
-        each.notes["cpu_ms_per_task"] = significant(sorted(cpu[part.name])[options.rounds // 2])
+        each.notes["cpu_ms_per_task"] = significant(median(cpu[part.name]))
         if part.beside:
             each.notes["beside"] = part.beside
             each.notes["difference_percent"] = _difference(each, series[part.beside])
@@ -125,10 +126,8 @@ def measure(options: Any) -> Benchmark:
 
 def _difference(each: Series, beside: Series) -> float:
     """Per cent of the other's rate, the median of the rounds."""
-    found = sorted(
-        100 * (own / other - 1) for own, other in zip(each.values, beside.values, strict=True)
-    )
-    return round(found[len(found) // 2], 1)
+    pairs = zip(each.values, beside.values, strict=True)
+    return round(median(100 * (own / other - 1) for own, other in pairs), 1)
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ from scripts.benchmarks import command
 from scripts.benchmarks.backlog import list_of, multiply
 from scripts.benchmarks.command import Benchmark
 from scripts.benchmarks.ours import SLOW_TASK, name_in
-from scripts.benchmarks.runs import Run, percentile
+from scripts.benchmarks.runs import percentile
 from scripts.benchmarks.series import Series, alternating, significant
 from scripts.benchmarks.stage import SLOTS, WARM_UP, Stage, stage
 from scripts.benchmarks.systems import DRAMATIQ, HUEY, OURS_CALLED, RQ, STOCK, System
@@ -86,10 +86,6 @@ def _waits(
         raise RuntimeError(
             f"{system.name}: the flood was over before the last urgent task: give --flood more"
         )
-    return _milliseconds(found)
-
-
-def _milliseconds(found: list[Run]) -> list[float]:
     return [1000 * run.waited for run in found]
 
 

@@ -72,7 +72,9 @@ def compare(
                 each.ratios[key] = each.median / baseline.median
 
 
-def fastest(series: Iterable[Series], of: Callable[[Series], bool]) -> Series | None:
+def fastest(
+    series: Iterable[Series], of: Callable[[Series], bool] = lambda _: True
+) -> Series | None:
     """The one with the highest median among those that ``of`` chooses."""
     chosen = [each for each in series if of(each) and each.values]
     return max(chosen, key=lambda each: each.median, default=None)
