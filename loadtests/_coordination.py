@@ -11,7 +11,7 @@ from locust.env import Environment
 from app import outbox
 from loadtests import _marketplace, _report, _target
 from loadtests._errors import LoadTestError
-from loadtests._load_run import BROKEN
+from loadtests._load_run import REDIS_ERRORS
 
 logger = logging.getLogger("loadtests")
 
@@ -42,7 +42,7 @@ def announce(environment: Environment) -> None:
             finally:
                 outbox.attach(None)
         told = _to_undo.enter_context(target.task_events())
-    except BROKEN as error:
+    except REDIS_ERRORS as error:
         let_go()
         raise LoadTestError(f"--host: {target.name} does not answer: {error}") from error
     except LoadTestError:
@@ -58,7 +58,7 @@ def let_go() -> None:
     _announced = None
     try:
         _to_undo.close()
-    except BROKEN as error:
+    except REDIS_ERRORS as error:
         logger.error("Celery workers that were told to send events still do: %s", error)
 
 

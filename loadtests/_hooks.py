@@ -33,7 +33,7 @@ from loadtests import (
 )
 from loadtests._errors import LoadTestError
 from loadtests._ledger import Measure, Record
-from loadtests._load_run import BROKEN, LoadRun
+from loadtests._load_run import REDIS_ERRORS, LoadRun
 
 logger = logging.getLogger("loadtests")
 
@@ -104,7 +104,7 @@ def _start(environment: Environment, **_: Any) -> None:
                 _record_in(environment),
                 through_services=options.through_services,
             )
-    except (LoadTestError, *BROKEN) as error:
+    except (LoadTestError, *REDIS_ERRORS) as error:
         _cannot_start(environment, str(error))
 
 

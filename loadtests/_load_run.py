@@ -34,7 +34,7 @@ CLOCKS_DIFFER_SECONDS = 0.05
 LATE_SECONDS = 0.5
 """Beyond that it is told that this process was late: it has too much to do."""
 
-BROKEN = (BrokerUnavailableError, OperationalError, RedisError, OSError)
+REDIS_ERRORS = (BrokerUnavailableError, OperationalError, RedisError, OSError)
 """What is raised where Redis does not answer."""
 
 
@@ -128,7 +128,7 @@ class LoadRun:
                 )
             if running := self.ledger.running:
                 logger.warning("still running at the end, and not measured: %s", _listed(running))
-        except (*BROKEN, SQLAlchemyError) as error:
+        except (*REDIS_ERRORS, SQLAlchemyError) as error:
             logger.error("the end of this load test was not measured: %s", error)
             self.ledger.lose_sight("the end was not measured")
         finally:
@@ -138,7 +138,6 @@ class LoadRun:
                 "a worker's clock is %.2f s or more behind Redis's: waits are as much too short",
                 -self.ledger.most_negative_wait,
             )
-
         if self._lateness.seconds > LATE_SECONDS:
             logger.warning(
                 "this process was up to %.1f s late, so waits may be as much too long: use more "

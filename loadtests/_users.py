@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.domain.errors import PermanentError
 from loadtests import _hooks
-from loadtests._load_run import BROKEN, Acts
+from loadtests._load_run import REDIS_ERRORS, Acts
 from loadtests._work import Call
 
 ACT = "act"
@@ -54,7 +54,7 @@ class Scenario(User):
         try:
             with run.acting() as acts:
                 do(acts)
-        except (PermanentError, SQLAlchemyError, *BROKEN) as caught:
+        except (PermanentError, SQLAlchemyError, *REDIS_ERRORS) as caught:
             error = caught
         self.environment.events.request.fire(
             request_type=ACT,
