@@ -350,6 +350,12 @@ def test_a_server_that_cannot_take_mail_now_has_certainly_not_taken_it(
     assert "\n" not in str(error.value)
 
 
+def test_a_server_that_closes_at_the_first_of_two_commands_is_not_listened_to_any_more() -> None:
+    several = (b"220 hello\r\n", b"250-hello\r\n250 PIPELINING\r\n")
+    with pytest.raises(MailServerUnavailableError, match=r"^SMTP 421 to MAIL$"):
+        to_scripted(*several, b"421 closing\r\n", None)
+
+
 @pytest.mark.parametrize(
     "answer", [b"what?\r\n", b"999 well\r\n", b"25", b"", b"x" * 10_000, None], ids=repr
 )
