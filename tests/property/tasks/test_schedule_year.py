@@ -15,7 +15,8 @@ from hypothesis.strategies import integers, sampled_from
 
 from app.outbox import schedule
 from app.tasks.celery_config import BEAT_SCHEDULE
-from scripts.prove_schedule import MINUTELY, Findings, run
+from scripts.schedule_year.findings import Findings
+from scripts.schedule_year.span import MINUTELY, run
 
 EASTERN = ZoneInfo("US/Eastern")
 SPRING = datetime(2026, 3, 8, 5, tzinfo=UTC)
