@@ -9,7 +9,7 @@ from typing import Any
 from locust.env import Environment
 
 from app import outbox
-from loadtests import _marketplace, _report, _target
+from loadtests import _database, _report, _target
 from loadtests._errors import LoadTestError
 from loadtests._load_run import REDIS_ERRORS
 
@@ -30,15 +30,16 @@ def announce(environment: Environment) -> None:
         return
     let_go()
     options: Any = environment.parsed_options
-    options.through_services = _marketplace.is_wanted()
+    options.through_services = _database.is_named()
     target = _target.connect(environment.host)
     _to_undo.callback(target.close)
     try:
         workers = target.check_workers(_queues(environment))
         if options.through_services:
+            _database.check()
             outbox.attach(target.broker)
             try:
-                _marketplace.verify()
+                _database.check_workers()
             finally:
                 outbox.attach(None)
         told = _to_undo.enter_context(target.task_events())

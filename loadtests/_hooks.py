@@ -23,7 +23,7 @@ from locust.runners import MasterRunner, Runner, WorkerRunner
 
 from loadtests import (
     _coordination,
-    _marketplace,
+    _database,
     _objectives,
     _options,
     _page,
@@ -95,7 +95,7 @@ def _start(environment: Environment, **_: Any) -> None:
         if not isinstance(runner, WorkerRunner):
             _coordination.announce(environment)
         if not isinstance(runner, MasterRunner):
-            if options.through_services and not _marketplace.is_wanted():
+            if options.through_services and not _database.is_named():
                 raise LoadTestError(
                     "DATABASE_URL is set where the master runs, and not where this worker does"
                 )

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.routing import QUEUES
-from loadtests import _marketplace, _objectives, _target
+from loadtests import _database, _made_up_people, _objectives, _target
 from loadtests._figures import LocustFigures
 from loadtests._ledger import Measure
 from loadtests._objectives import Miss
@@ -48,8 +48,8 @@ def announce(
         logger.info(
             "all of it through the services, in %s: made-up people book lessons, workers do the "
             "work and send mails to addresses in *.%s; at the end all of that is deleted",
-            _marketplace.shown(),
-            _marketplace.DOMAIN,
+            _database.shown(),
+            _made_up_people.DOMAIN,
         )
     else:
         logger.info(

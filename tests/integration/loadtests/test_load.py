@@ -4,17 +4,19 @@ import json
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import redis
 from celery import Celery
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, update
 
 from app import db, schema
-from app.models import Base
+from app.models import Base, OutboxEntry
 from app.redis_url import RedisUrl
 from app.routing import QUEUES
 from scripts.live.deployment import REPOSITORY, WORKER_IS_READY, Deployment
@@ -166,6 +168,40 @@ def test_with_a_database_it_books_for_real_and_nothing_of_it_stays(
     with db.reading(engine) as session:
         tasks = set(session.scalars(select(Base.metadata.tables["outbox_entries"].c.task)))
     assert not {task for task in tasks if "email" in task or "notifications" in task}
+    engine.dispose()
+
+
+def test_what_one_left_that_was_killed_is_taken_away_by_a_command(
+    live: Deployment, locust: Locust, engine: Engine
+) -> None:
+    before = rows(engine)
+    worker = live.start_worker()
+    killed = locust.start(
+        *("--headless", f"--host={live.redis_url}", "-u", "25", "-r", "50"),
+        DATABASE_URL=live.database_url,
+    )
+    killed.wait_for_line("in queue  bookings", timeout=60)
+    killed.kill()
+    worker.kill()
+    assert rows(engine)["bookings"], "it was killed while it booked"
+
+    def clean() -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "loadtests", "clean", f"--host={live.redis_url}"],
+            cwd=REPOSITORY,
+            env=live.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
+
+    assert "planned something within the last 5 minutes" in clean()
+    with engine.begin() as connection:
+        connection.execute(update(OutboxEntry).values(created_at=datetime(2026, 1, 1, tzinfo=UTC)))
+    assert clean().startswith("removed what load test ")
+    assert rows(engine) == before
+    assert clean() == "no load test left anything\n"
     engine.dispose()
 
 

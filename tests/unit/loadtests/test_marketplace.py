@@ -19,7 +19,7 @@ from app.services.password_resets import SEND_PASSWORD_RESET
 from app.settings import Settings
 from app.tasks import email
 from app.tasks.testing import assert_enqueued, drain, without_broker
-from loadtests import _marketplace, _work
+from loadtests import _made_up_people, _work
 from loadtests._errors import LoadTestError
 from loadtests._ledger import Ledger
 from loadtests._marketplace import Marketplace
@@ -54,7 +54,7 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> Cache:
         assert settings is SETTINGS
         yield made
 
-    monkeypatch.setattr(_marketplace, "slot_cache_from", slot_cache_from)
+    monkeypatch.setattr(_made_up_people, "slot_cache_from", slot_cache_from)
     return made
 
 
@@ -83,10 +83,10 @@ def rows() -> dict[str, int]:
 def rows_of_others() -> dict[str, int]:
     """As ``rows``, without the people who have just moved in and what they have."""
     found = rows()
-    people = _marketplace.STUDENTS + _marketplace.INSTRUCTORS
+    people = _made_up_people.STUDENTS + _made_up_people.INSTRUCTORS
     found["users"] -= people
-    found["services"] -= _marketplace.INSTRUCTORS
-    found["availability_windows"] -= 7 * _marketplace.INSTRUCTORS
+    found["services"] -= _made_up_people.INSTRUCTORS
+    found["availability_windows"] -= 7 * _made_up_people.INSTRUCTORS
     return found
 
 
@@ -179,7 +179,7 @@ def test_who_moves_out_leaves_nothing_and_touches_nobody_else(
     assert set(cache.deleted) == set()
     marketplace.move_out()
     assert rows() == others
-    assert len(cache.deleted) == _marketplace.INSTRUCTORS
+    assert len(cache.deleted) == _made_up_people.INSTRUCTORS
 
 
 def test_slots_that_stay_cached_are_told_when_all_else_is_deleted(
