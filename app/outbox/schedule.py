@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from app.db import insert_for
@@ -92,7 +92,7 @@ _REPLACE = (
 )
 
 
-def remembered(session: Session) -> Mapping[str, Seen]:
+def remembered(session: Session | Connection) -> Mapping[str, Seen]:
     """What is remembered of each entry, by name."""
     return {name: Seen(*seen) for name, *seen in session.execute(_ALL)}
 

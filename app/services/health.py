@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, bindparam, func, select
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, bindparam, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -127,8 +127,8 @@ def check(broker: Broker | None, *, now: datetime, limits: Limits) -> Health:
     except BrokerUnavailableError as error:
         no_broker = f"Redis does not answer: {error}"
     try:
-        with db.reading() as session:
-            records = read(session, now=now)
+        with db.reading_tables() as connection:
+            records = read(connection, now=now)
     except SQLAlchemyError as error:
         problems.append(_of_database(error))
     else:
@@ -170,7 +170,7 @@ _FOUND = select(
 _PAUSED = select(PausedQueue.name).order_by(PausedQueue.name)
 
 
-def read(session: Session, *, now: datetime) -> Records:
+def read(session: Session | Connection, *, now: datetime) -> Records:
     """What the database tells. Each question has an index of the few rows it counts."""
     found = session.execute(_FOUND, {"now": now, "recently": now - RECENTLY}).one()
     return Records(

@@ -88,8 +88,8 @@ class OutboxScheduler(Scheduler):
         """
         # Read before the time is: however long this process hangs in between, what another
         # beat remembers meanwhile is never ahead of ``now``.
-        with db.reading() as session:
-            seen = remembered(session)
+        with db.reading_tables() as connection:
+            seen = remembered(connection)
         now = self._confirmed_now()
         if now is None:
             return 0

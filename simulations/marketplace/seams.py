@@ -11,7 +11,7 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import event, func, select
+from sqlalchemy import event, exists, func, select
 
 import app.tasks
 from app import db, entropy, outbox
@@ -29,13 +29,14 @@ from simulations.marketplace.slot_cache import MemorySlotCache
 
 # No page listens, and no line is written to a file of the machine that replays.
 _PIDS = count(-1, -1)
-_WITH_BROKER = (
-    select(OUTBOX_ENTRIES.c.id)
+_WAITING = select(
+    exists()
     .where(OutboxEntry.pending(), OUTBOX_ENTRIES.c.published_at.is_not(None))
-    .limit(1)
-)
-_NEXT_ROW = select(func.min(OUTBOX_ENTRIES.c.due_at)).where(
-    OutboxEntry.pending(), OUTBOX_ENTRIES.c.published_at.is_(None)
+    .label("with_broker"),
+    select(func.min(OUTBOX_ENTRIES.c.due_at))
+    .where(OutboxEntry.pending(), OUTBOX_ENTRIES.c.published_at.is_(None))
+    .scalar_subquery()
+    .label("next_row"),
 )
 ENVIRONMENT = {"METRICS_PORT": "0", "BEAT_METRICS_PORT": "0", "LOG_DIR": ""}
 
@@ -191,11 +192,12 @@ class QuietBeat:
 
     def _read(self) -> datetime | None:
         """The first instant at which there is something to do; ``None`` for now."""
-        with db.reading() as session:
-            if session.scalar(_WITH_BROKER) is not None:
+        with db.reading_tables() as connection:
+            waiting = connection.execute(_WAITING).one()
+            if waiting.with_broker:
                 return None
-            next_row: datetime | None = session.scalar(_NEXT_ROW)
-            seen = remembered(session)
+            seen = remembered(connection)
+        next_row: datetime | None = waiting.next_row
         if set(seen) < set(self._next_due):
             return None
         dues = [self._next_due[name](seen[name].last_due) for name in self._next_due]

@@ -48,8 +48,8 @@ class MemorySlotCache:
 
     def instructor_ids(self) -> Iterator[list[int]]:
         self._answer()
-        for each in list(self.entries):
-            yield [each]
+        if self.entries:
+            yield list(self.entries)
 
     def delete(self, instructor_ids: Collection[int]) -> int:
         self._answer()

@@ -44,7 +44,7 @@ class FreeSlotsRight(Invariant):
 
     def conclude(self) -> None:
         slots = self.replay.slots
-        cached = slots.read([each for (each,) in slots.instructor_ids()])
+        cached = slots.read([each for ids in slots.instructor_ids() for each in ids])
         with db.reading() as session:
             for instructor in self.replay.people.instructors:
                 entry = cached.get(instructor.id)
