@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from celery.app.task import Context
 from celery.utils.time import maybe_iso8601, maybe_make_aware, timezone
@@ -100,8 +100,19 @@ def delivery_of(message: Any) -> Delivery:
         args=list(args),
         kwargs=dict(kwargs),
         from_outbox=PUBLISHED_AT_HEADER in headers,
-        tries=retries if isinstance(retries, int) and 0 <= retries <= MOST_RETRIES else 0,
+        tries=retries if _is_number_of_retries(retries) else 0,
     )
+
+
+# To Python true is a number, to SQL it is none: no dead letter could be written of it.
+
+
+def _is_number_of_retries(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= MOST_RETRIES
+
+
+def _is_time_limit(value: Any) -> bool:
+    return type(value) in {int, float} and 0 <= value <= LONGEST_LIMIT
 
 
 def _check_fields(fields: Mapping[str, Any]) -> None:
@@ -109,12 +120,11 @@ def _check_fields(fields: Mapping[str, Any]) -> None:
         if name_or_none(fields.get(name)) is None:
             raise FaultyMessageError(f"its {name} is no text of 1 to {LONGEST_NAME} signs")
     retries = fields.get("retries")
-    if not (retries is None or (isinstance(retries, int) and 0 <= retries <= MOST_RETRIES)):
+    if not (retries is None or _is_number_of_retries(retries)):
         raise FaultyMessageError(f"its number of retries is none from 0 to {MOST_RETRIES:,}")
     limits = fields.get("timelimit") or (None, None)
     if not (isinstance(limits, list | tuple) and len(limits) == 2) or not all(
-        limit is None or (isinstance(limit, int | float) and 0 <= limit <= LONGEST_LIMIT)
-        for limit in limits
+        limit is None or _is_time_limit(limit) for limit in limits
     ):
         raise FaultyMessageError("its time limits are no pair of numbers")
     if fields.get("shadow") and name_or_none(fields["shadow"]) is None:

@@ -56,6 +56,7 @@ FAULTY = {
     "an id that is too long": a_message(id="x" * 256),
     "an id that no database takes": a_message(id="\ud800"),
     "retries that are no number": a_message(retries="many"),
+    "retries that are true": a_message(retries=True),
     "retries below zero": a_message(retries=-1),
     "retries beyond the database's numbers": a_message(retries=2**31),
     "a name to show that fakes a log line": a_message(shadow="x\n2026-01-01 all is well"),
@@ -69,6 +70,7 @@ FAULTY = {
     "time limits below zero": a_message(timelimit=[None, -1]),
     "time limits that never end": a_message(timelimit=[float("inf"), None]),
     "time limits that are not comparable": a_message(timelimit=[float("nan"), None]),
+    "time limits that are true": a_message(timelimit=[None, True]),
     "time limits of three": a_message(timelimit=[1, 2, 3]),
     "time limits that are no numbers": a_message(timelimit=["1", None]),
     "an ETA that is none": a_message(eta="next week"),
@@ -142,3 +144,10 @@ def test_a_message_without_id_and_task_gets_an_id_of_its_own() -> None:
 def test_a_message_of_the_outbox_is_known_by_its_header() -> None:
     message = a_message(raw="not json", **{PUBLISHED_AT_HEADER: "2026-07-01T12:00:00+00:00"})
     assert messages.delivery_of(message).from_outbox
+
+
+def test_a_dead_letter_of_retries_that_are_true_counts_none() -> None:
+    # SQL has no comparison of a number with a boolean, so it could not be written.
+    delivery = messages.delivery_of(a_message(retries=True))
+    assert delivery.tries == 0
+    assert not isinstance(delivery.tries, bool)
