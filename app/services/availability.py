@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from sqlalchemy import delete, select
+from sqlalchemy import Integer, bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from app.db import insert_for
@@ -38,6 +38,29 @@ logger = logging.getLogger(__name__)
 
 DAYS_AHEAD = 14
 """Free slots are those of so many local dates, today's included."""
+
+_asked = bindparam("instructor_ids", expanding=True, type_=Integer)
+_ZONES = (
+    select(User.id, User.time_zone)
+    .where(User.id.in_(_asked), User.role == Role.INSTRUCTOR)
+    .order_by(User.id)
+)
+_WINDOWS = select(
+    AvailabilityWindow.instructor_id,
+    AvailabilityWindow.weekday,
+    AvailabilityWindow.starts_minute,
+    AvailabilityWindow.ends_minute,
+).where(AvailabilityWindow.instructor_id.in_(_asked))
+_EXCEPTIONS = select(
+    AvailabilityException.instructor_id,
+    AvailabilityException.date,
+    AvailabilityException.change,
+    AvailabilityException.starts_minute,
+    AvailabilityException.ends_minute,
+).where(
+    AvailabilityException.instructor_id.in_(_asked),
+    AvailabilityException.date.between(bindparam("first"), bindparam("last")),
+)
 
 
 @dataclass(frozen=True)
@@ -89,17 +112,19 @@ def mark_stale(session: Session, *instructor_ids: int, now: datetime) -> None:
     """
     if not instructor_ids:
         return
-    insert = insert_for(session)(StaleAvailability).values(
-        [
-            {"instructor_id": each, "changes": 1, "cached_changes": 0, "changed_at": now}
-            for each in sorted(set(instructor_ids))
-        ]
-    )
+    insert = insert_for(session)(StaleAvailability)
     session.execute(
         insert.on_conflict_do_update(
             index_elements=[StaleAvailability.instructor_id],
-            set_={"changes": StaleAvailability.changes + 1, "changed_at": now},
-        )
+            set_={
+                "changes": StaleAvailability.changes + 1,
+                "changed_at": insert.excluded.changed_at,
+            },
+        ),
+        [
+            {"instructor_id": each, "changes": 1, "cached_changes": 0, "changed_at": now}
+            for each in sorted(set(instructor_ids))
+        ],
     )
 
 
@@ -153,33 +178,14 @@ def _working_hours(
     session: Session, instructor_ids: Collection[int], first: date, last: date
 ) -> dict[int, WorkingHours]:
     """Working hours with the exceptions of the local dates ``first`` to ``last``."""
-    zones = session.execute(
-        select(User.id, User.time_zone)
-        .where(User.id.in_(instructor_ids), User.role == Role.INSTRUCTOR)
-        .order_by(User.id)
-    ).all()
+    asked = {"instructor_ids": list(instructor_ids)}
+    zones = session.execute(_ZONES, asked).all()
     windows = defaultdict(list)
-    for instructor_id, *window in session.execute(
-        select(
-            AvailabilityWindow.instructor_id,
-            AvailabilityWindow.weekday,
-            AvailabilityWindow.starts_minute,
-            AvailabilityWindow.ends_minute,
-        ).where(AvailabilityWindow.instructor_id.in_(instructor_ids))
-    ):
+    for instructor_id, *window in session.execute(_WINDOWS, asked):
         windows[instructor_id].append(WeeklyWindow(*window))
     exceptions = defaultdict(list)
     for instructor_id, day, change, starts_minute, ends_minute in session.execute(
-        select(
-            AvailabilityException.instructor_id,
-            AvailabilityException.date,
-            AvailabilityException.change,
-            AvailabilityException.starts_minute,
-            AvailabilityException.ends_minute,
-        ).where(
-            AvailabilityException.instructor_id.in_(instructor_ids),
-            AvailabilityException.date.between(first, last),
-        )
+        _EXCEPTIONS, asked | {"first": first, "last": last}
     ):
         exceptions[instructor_id].append(DateException(day, change, starts_minute, ends_minute))
     return {

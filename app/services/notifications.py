@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.db import insert_for
@@ -13,6 +13,30 @@ from app.models import Booking, Notification, NotificationKind, Service, User
 from app.services.errors import MissingRowError
 
 NOTIFY_BOOKING = "app.tasks.notifications.notify_booking"
+
+_reader, _other = aliased(User), aliased(User)
+_READERS = (
+    select(
+        Booking.id,
+        Booking.instructor_id,
+        Booking.student_checked_in_at,
+        Booking.instructor_checked_in_at,
+        Service.name.label("service_name"),
+        _reader.id.label("reader_id"),
+        _other.name.label("other_name"),
+    )
+    .join(Service, Service.id == Booking.service_id)
+    .join(_reader, _reader.id.in_([Booking.student_id, Booking.instructor_id]))
+    .join(
+        _other,
+        _other.id.in_([Booking.student_id, Booking.instructor_id]) & (_other.id != _reader.id),
+    )
+    .where(
+        Booking.id.in_(bindparam("booking_ids", expanding=True)),
+        Booking.status.in_(bindparam("true_of", expanding=True)),
+    )
+    .order_by(Booking.id, _reader.id)
+)
 
 
 def create(
@@ -54,25 +78,8 @@ def notify_bookings(
     session: Session, booking_ids: Collection[int], kind: NotificationKind, *, now: datetime
 ) -> int:
     """As ``notify_booking`` for each of the lessons, in as many statements as for one."""
-    reader, other = aliased(User), aliased(User)
     found = session.execute(
-        select(
-            Booking.id,
-            Booking.instructor_id,
-            Booking.student_checked_in_at,
-            Booking.instructor_checked_in_at,
-            Service.name.label("service_name"),
-            reader.id.label("reader_id"),
-            other.name.label("other_name"),
-        )
-        .join(Service, Service.id == Booking.service_id)
-        .join(reader, reader.id.in_([Booking.student_id, Booking.instructor_id]))
-        .join(
-            other,
-            other.id.in_([Booking.student_id, Booking.instructor_id]) & (other.id != reader.id),
-        )
-        .where(Booking.id.in_(booking_ids), Booking.status.in_(TRUE_OF[kind]))
-        .order_by(Booking.id, reader.id)
+        _READERS, {"booking_ids": list(booking_ids), "true_of": list(TRUE_OF[kind])}
     ).all()
     rows = []
     for row in found:
