@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from random import Random
 from typing import Any
 
+from simulations.cli import INTERRUPTED
 from simulations.marketplace import faults
 from simulations.marketplace.plan import Plan
 from simulations.marketplace.replay import Replay
@@ -21,6 +22,8 @@ BOOKINGS = 60
 """Of a day of chaos: small, for many days find more than large ones."""
 RUSH = 40
 """Bookings within five minutes, in the middle of the faults."""
+SEEDS = 50
+"""Days, where nobody says how many."""
 CRASHED = "the replay itself failed"
 
 
@@ -114,20 +117,34 @@ def replay(plan: Plan) -> DayOfChaos:
     )
 
 
+def _replay_in_pool(plan: Plan) -> DayOfChaos:
+    """``replay``, in a process that Ctrl-C ends when it has put all away.
+
+    The pool's own loop would hand the interruption on and take the next day.
+    """
+    try:
+        return replay(plan)
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)
+
+
 def run(base: Plan, *, seeds: int, progress: Callable[[DayOfChaos], None]) -> Chaos:
     """Replay ``seeds`` days from the base's seed on; stops at the first broken one."""
     days: dict[int, DayOfChaos] = {}
     plans = [plan_for(base, base.seed + number) for number in range(seeds)]
     # Not forked: nothing of the parent's clocks, connections or caches may be shared.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(replay, plan): plan.seed for plan in plans}
-        for future in as_completed(running):
-            day = future.result()
-            days[running[future]] = day
-            progress(day)
-            if day.invariant is not None:
-                pool.shutdown(wait=False, cancel_futures=True)
-                break
+        running = {pool.submit(_replay_in_pool, plan): plan.seed for plan in plans}
+        try:
+            for future in as_completed(running):
+                day = future.result()
+                days[running[future]] = day
+                progress(day)
+                if day.invariant is not None:
+                    break
+        finally:
+            # Also after Ctrl-C: else the days that nobody has begun would be waited for.
+            pool.shutdown(wait=False, cancel_futures=True)
     return Chaos(tuple(day for _, day in sorted(days.items())))
 
 

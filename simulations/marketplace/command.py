@@ -72,7 +72,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--fault", action="append", default=[], metavar="NAME@HH:MM[/DURATION]")
     add("--list-faults", action="store_true", help="what can go wrong, and how it is written")
     add("--chaos", action="store_true", help="many days with drawn faults")
-    add("--seeds", type=number(1, 1_000_000), default=50, help="days of chaos")
+    add("--seeds", type=number(1, 1_000_000), help="days of chaos; 50")
     add("--shrink", action="store_true", help="find the fewest faults that still break it")
     add("--json", type=Path, metavar="FILE", help="write the figures")
     add("--trace", type=Path, metavar="FILE", help="write every event, a JSON object a line")
@@ -94,6 +94,8 @@ def _plan(options: argparse.Namespace) -> Plan:
     faults: tuple[Fault, ...] = tuple(parse(text, FAULTS) for text in options.fault)
     if options.chaos and faults:
         raise ValueError("--chaos draws its own faults: leave --fault out, or leave --chaos out")
+    if options.seeds is not None and not options.chaos:
+        raise ValueError("--seeds is how many days of --chaos: add that, or leave --seeds out")
     if options.shrink and not options.chaos and not faults:
         raise ValueError("--shrink needs faults to leave out: add --chaos, or --fault")
     if options.chaos and (options.trace or options.report or options.broker):
@@ -171,7 +173,8 @@ def _write_report(path: Path, replay: Replay, outcome: Outcome, timeline: Timeli
 
 def _chaos(plan: Plan, options: argparse.Namespace) -> int:
     console = Console()
-    found = chaos.run(plan, seeds=options.seeds, progress=screen.Progress(console, options.seeds))
+    seeds = options.seeds or chaos.SEEDS
+    found = chaos.run(plan, seeds=seeds, progress=screen.Progress(console, seeds))
     broken = found.first_broken
     if broken is not None and broken.invariant is not None and options.shrink:
         found = replace(found, fewest=chaos.shrink(broken.plan, broken.invariant))

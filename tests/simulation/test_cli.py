@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +48,7 @@ def day(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         (["--hours", "2", "--storm", "02:00/9"], "the storm at 02:00 begins when the"),
         (["--chaos", "--hours", "2"], "--chaos draws its faults from whole days"),
         (["--shrink"], "--shrink needs faults to leave out"),
+        (["--seeds", "3"], "--seeds is how many days of --chaos: add that"),
         (["--json", "no/such/folder/day.json"], "name a file in a folder that exists"),
         (["--report", "no/such/folder/day.html"], "name a file in a folder that exists"),
         (["--report", "."], "--report .: name a file in a folder that exists"),
@@ -113,3 +118,42 @@ def test_a_day_writes_its_figures_and_a_trace_with_the_hash_that_it_prints(tmp_p
         figures["tasks"]["app.tasks.health.health_check"]
     )
     assert {"published", "max_depth", "wait_p50", "wait_p99"} <= set(figures["queues"]["celery"])
+
+
+@pytest.mark.timeout(180)
+def test_ctrl_c_ends_many_days_of_chaos_and_none_begins_any_more() -> None:
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "simulations" / "day.py"), "--chaos", "--seeds", "1000"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Whatever a shell starts in its background is deaf to it, and so would this one be.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        replaying = _busy_children(process.pid)
+        # As a terminal does it: everybody in the foreground is told.
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=60)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert not [child for child in replaying if child.is_running()]
+
+
+def _busy_children(parent: int) -> list[psutil.Process]:
+    """The processes of a pool, when each has long been replaying a day."""
+    for _ in range(600):
+        children = [
+            child
+            for child in psutil.Process(parent).children()
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+        if children and all(child.cpu_times().user > 4 for child in children):
+            return children
+        time.sleep(0.1)
+    raise AssertionError("no day of chaos was begun")
