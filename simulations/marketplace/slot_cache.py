@@ -5,7 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from app import db
-from app.adapters.slot_cache import CachedSlots, CacheEmptiedError, CacheUnavailableError
+from app.adapters.slot_cache import (
+    SCAN_COUNT,
+    CachedSlots,
+    CacheEmptiedError,
+    CacheUnavailableError,
+)
 
 
 def nothing() -> None:
@@ -48,8 +53,9 @@ class MemorySlotCache:
 
     def instructor_ids(self) -> Iterator[list[int]]:
         self._answer()
-        if self.entries:
-            yield list(self.entries)
+        there = list(self.entries)
+        for start in range(0, len(there), SCAN_COUNT):
+            yield there[start : start + SCAN_COUNT]
 
     def delete(self, instructor_ids: Collection[int]) -> int:
         self._answer()
