@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,10 @@ pytest_plugins = (
     "tests.process_logs",
     "tests.redis_choice",
 )
+
+# What a shell starts in its background is deaf to Ctrl-C, and so is all that this starts in turn.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The first folder below tests/ is a test's marker; these may open sockets.
 MARKERS = ("unit", "property", "simulation", "integration", "e2e", "chaos")

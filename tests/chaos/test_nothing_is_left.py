@@ -25,8 +25,6 @@ def test_ctrl_c_while_it_is_being_brought_up_leaves_nothing() -> None:
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # Whatever a shell starts in its background is deaf to it, and so would this one be.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         project = process.stdout.readline().split()[-1]

@@ -129,8 +129,6 @@ def test_ctrl_c_ends_many_days_of_chaos_and_none_begins_any_more() -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # Whatever a shell starts in its background is deaf to it, and so would this one be.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         replaying = _busy_children(process.pid)
         # As a terminal does it: everybody in the foreground is told.
