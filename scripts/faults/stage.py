@@ -24,6 +24,20 @@ IMAGE_FOLDER = REPOSITORY / "scripts" / "faults" / "image"
 STORES = ("redis", "migrate", "mail")
 """PostgreSQL comes up with ``migrate``."""
 PROCESSES = ("celery_worker", "celery_beat")
+EMPTY_IF_MANY_WAIT = """
+local waiting = 0
+for _, key in ipairs(redis.call('KEYS', '*')) do
+    if redis.call('TYPE', key)['ok'] == 'list' then
+        waiting = waiting + redis.call('LLEN', key)
+    end
+end
+if waiting < tonumber(ARGV[1]) then
+    return 0
+end
+redis.call('FLUSHALL')
+return waiting
+"""
+"""In one script: a worker would take a message between two commands."""
 UNACKED = "unacked"
 """kombu's hash of what workers hold."""
 BUILD_SECONDS = 600.0
@@ -54,6 +68,14 @@ class Stage:
         """How many messages were delivered to a worker and not acknowledged."""
         with self.redis() as client:
             return int(client.hlen(UNACKED))
+
+    def empty_redis_if_many_wait(self, many: int) -> int:
+        """Empty its Redis if so ``many`` messages wait; how many were lost, 0 for fewer.
+
+        What a worker holds it finishes without its message, so that alone would be no loss.
+        """
+        with self.redis() as client:
+            return int(client.eval(EMPTY_IF_MANY_WAIT, 0, str(many)))
 
     def redis_answers(self, patience: float) -> bool:
         """Whether it answers a ping within ``patience`` seconds."""
