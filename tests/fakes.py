@@ -1,13 +1,14 @@
 """Stand-ins that behave as the real thing does where the outbox can see it."""
 
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import pytest
 
 from app import clock
+from app.adapters.slot_cache import CacheUnavailableError
 from app.outbox.broker import BrokerUnavailableError, Memory, NoStamp, OutboxMessage, QueueDepth
 
 FOREIGN = object()
@@ -110,3 +111,17 @@ class FakeBroker:
     def _answer(self) -> None:
         if self.down:
             raise BrokerUnavailableError("connection refused")
+
+
+@dataclass
+class FakeSlotCache:
+    """Notes whose free slots are deleted."""
+
+    deleted: list[int] = field(default_factory=list)
+    down: bool = False
+
+    def delete(self, instructor_ids: Collection[int]) -> int:
+        if self.down:
+            raise CacheUnavailableError("no answer")
+        self.deleted += instructor_ids
+        return len(instructor_ids)

@@ -72,7 +72,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--fault", action="append", default=[], metavar="NAME@HH:MM[/DURATION]")
     add("--list-faults", action="store_true", help="what can go wrong, and how it is written")
     add("--chaos", action="store_true", help="many days with drawn faults")
-    add("--seeds", type=number(1, 1_000_000), help="days of chaos; 50")
+    add("--seeds", type=number(1, 1_000_000), help=f"days of chaos; {chaos.SEEDS}")
     add("--shrink", action="store_true", help="find the fewest faults that still break it")
     add("--json", type=Path, metavar="FILE", help="write the figures")
     add("--trace", type=Path, metavar="FILE", help="write every event, a JSON object a line")

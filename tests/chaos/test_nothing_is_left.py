@@ -20,11 +20,7 @@ BEGUN_SECONDS = 300
 def test_ctrl_c_while_it_is_being_brought_up_leaves_nothing() -> None:
     command = [sys.executable, "-m", "scripts.prove_faults"]
     with subprocess.Popen(
-        command,
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stdout is not None
         project = process.stdout.readline().split()[-1]

@@ -1,6 +1,6 @@
 """What a load test leaves that was killed, and the command that takes it away."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from random import Random
@@ -10,7 +10,6 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, func, select
 
 from app import db
-from app.adapters.slot_cache import CacheUnavailableError
 from app.models import Base
 from app.settings import Settings
 from app.tasks.testing import without_broker
@@ -19,7 +18,7 @@ from loadtests.__main__ import IDLE, main
 from loadtests._ledger import Ledger
 from loadtests._marketplace import Marketplace
 from tests.builders import a_lesson
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, FakeSlotCache
 
 KILLED, RUNNING = "a" * 32, "b" * 32
 BEGAN = datetime(2026, 7, 1, 12, tzinfo=UTC)
@@ -28,25 +27,12 @@ CLEAN = ("clean", "--host", "redis://nowhere/0")
 PEOPLE = _made_up_people.STUDENTS + _made_up_people.INSTRUCTORS
 
 
-class Cache:
-    """Notes whose free slots are deleted."""
-
-    def __init__(self) -> None:
-        self.deleted: set[int] = set()
-        self.down = False
-
-    def delete(self, instructor_ids: Collection[int]) -> None:
-        if self.down:
-            raise CacheUnavailableError("no answer")
-        self.deleted |= set(instructor_ids)
-
-
 @pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch) -> Cache:
-    made = Cache()
+def cache(monkeypatch: pytest.MonkeyPatch) -> FakeSlotCache:
+    made = FakeSlotCache()
 
     @contextmanager
-    def slot_cache_from(settings: Settings) -> Iterator[Cache]:
+    def slot_cache_from(settings: Settings) -> Iterator[FakeSlotCache]:
         yield made
 
     monkeypatch.setattr(_made_up_people, "slot_cache_from", slot_cache_from)
@@ -54,7 +40,7 @@ def cache(monkeypatch: pytest.MonkeyPatch) -> Cache:
 
 
 @pytest.fixture
-def now(database: Engine, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+def now(database: Engine, cache: FakeSlotCache, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     monkeypatch.setenv("DATABASE_URL", database.url.render_as_string(hide_password=False))
     return FakeClock.install(monkeypatch, BEGAN)
 
@@ -73,7 +59,7 @@ def rows() -> dict[str, int]:
 
 
 def test_what_a_killed_load_test_left_is_removed_and_nobody_elses(
-    now: FakeClock, cache: Cache, capsys: pytest.CaptureFixture[str]
+    now: FakeClock, cache: FakeSlotCache, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with db.transaction() as session:
         a_lesson(session, starts_at=datetime(2026, 7, 2, 9, tzinfo=UTC))
@@ -110,7 +96,7 @@ def test_where_nothing_is_left_it_says_so(
 
 
 def test_slots_that_stay_cached_are_an_error_in_one_line(
-    now: FakeClock, cache: Cache, capsys: pytest.CaptureFixture[str]
+    now: FakeClock, cache: FakeSlotCache, capsys: pytest.CaptureFixture[str]
 ) -> None:
     book_and_be_killed(KILLED)
     now.now += IDLE * 2

@@ -1,6 +1,6 @@
 """Made-up people do what people do, and leave nothing."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from random import Random
@@ -11,7 +11,6 @@ from sqlalchemy import Engine, event, func, select
 from sqlalchemy.orm import Session
 
 from app import db
-from app.adapters.slot_cache import CacheUnavailableError
 from app.models import Base, Booking, BookingStatus, OutboxEntry, OutboxState
 from app.services.bookings import SEND_CANCELLATION, SEND_CONFIRMATION
 from app.services.notifications import NOTIFY_BOOKING
@@ -24,33 +23,19 @@ from loadtests._errors import LoadTestError
 from loadtests._ledger import Ledger
 from loadtests._marketplace import Marketplace
 from tests.builders import a_lesson
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, FakeSlotCache
 from tests.mailers import FakeMailer
 
 TRACE = "0123456789abcdef0123456789abcdef"
 SETTINGS = Settings(redis_url=SecretStr("redis://nowhere/0"))
 
 
-class Cache:
-    """Notes whose free slots are deleted."""
-
-    def __init__(self) -> None:
-        self.deleted: list[int] = []
-        self.down = False
-
-    def delete(self, instructor_ids: Collection[int]) -> int:
-        if self.down:
-            raise CacheUnavailableError("no answer")
-        self.deleted += instructor_ids
-        return len(instructor_ids)
-
-
 @pytest.fixture
-def cache(monkeypatch: pytest.MonkeyPatch) -> Cache:
-    made = Cache()
+def cache(monkeypatch: pytest.MonkeyPatch) -> FakeSlotCache:
+    made = FakeSlotCache()
 
     @contextmanager
-    def slot_cache_from(settings: Settings) -> Iterator[Cache]:
+    def slot_cache_from(settings: Settings) -> Iterator[FakeSlotCache]:
         assert settings is SETTINGS
         yield made
 
@@ -65,7 +50,7 @@ def ledger() -> Ledger:
 
 @pytest.fixture
 def marketplace(
-    database: Engine, cache: Cache, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    database: Engine, cache: FakeSlotCache, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Marketplace]:
     FakeClock.install(monkeypatch, datetime(2026, 7, 1, 12, tzinfo=UTC))
     with without_broker():
@@ -162,7 +147,7 @@ def test_withdrawn_work_is_not_published_any_more(marketplace: Marketplace) -> N
 
 
 def test_who_moves_out_leaves_nothing_and_touches_nobody_else(
-    marketplace: Marketplace, cache: Cache, monkeypatch: pytest.MonkeyPatch
+    marketplace: Marketplace, cache: FakeSlotCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(email, "mailer_from", lambda settings: FakeMailer())
     with db.transaction() as session:
@@ -183,7 +168,7 @@ def test_who_moves_out_leaves_nothing_and_touches_nobody_else(
 
 
 def test_slots_that_stay_cached_are_told_when_all_else_is_deleted(
-    marketplace: Marketplace, cache: Cache
+    marketplace: Marketplace, cache: FakeSlotCache
 ) -> None:
     marketplace.book()
     cache.down = True
