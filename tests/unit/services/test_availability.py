@@ -63,6 +63,14 @@ def test_new_windows_take_the_place_of_the_old_and_make_the_slots_stale(session:
     assert changes(session) == {instructor.id: 1}
 
 
+def test_a_second_change_is_noted_with_its_own_instant(session: Session) -> None:
+    instructor = an_instructor(session)
+    later = NOON + timedelta(minutes=5)
+    for now in (NOON, later):
+        availability.mark_stale(session, instructor.id, now=now)
+    assert session.scalars(select(StaleAvailability.changed_at)).all() == [later]
+
+
 def test_an_exception_changes_one_date_and_makes_the_slots_stale(session: Session) -> None:
     instructor = an_instructor(session, time_zone="UTC", windows=[TUESDAY_9_TO_11])
     a_service(session, instructor=instructor, minutes=120)
