@@ -44,6 +44,7 @@ class FakeBroker:
     pushed: list[OutboxMessage] = field(default_factory=list)
     used_bytes: int = 1_000_000
     limit_bytes: int | None = None
+    policy: str | None = "noeviction"
     down: bool = False
     fails_after_push: bool = False
 
@@ -73,7 +74,7 @@ class FakeBroker:
 
     def memory(self) -> Memory:
         self._answer()
-        return Memory(self.used_bytes, self.limit_bytes)
+        return Memory(self.used_bytes, self.limit_bytes, self.policy)
 
     def take(self, queue: str) -> OutboxMessage:
         """Deliver the next message of a queue to a worker, which then holds it."""

@@ -58,6 +58,22 @@ class Memory:
     used_bytes: int
     limit_bytes: int | None
     """``None`` where it has no limit of its own."""
+    policy: str | None
+    """Its ``maxmemory-policy``: what it does at the limit; ``None`` where it does not tell."""
+
+    @property
+    def risk(self) -> str | None:
+        """One line where it makes room at the limit by deleting any key, such as a queue.
+
+        The ``volatile-`` policies delete only what expires, and no queue does.
+        https://redis.io/docs/latest/develop/reference/eviction/
+        """
+        if self.limit_bytes is None or not (self.policy or "").startswith("allkeys-"):
+            return None
+        return (
+            f"Redis drops messages when it is full (maxmemory-policy {self.policy}): "
+            "set it to noeviction"
+        )
 
 
 class Broker(Protocol):
@@ -78,3 +94,6 @@ class Broker(Protocol):
 
     def depths(self, queues: Sequence[str]) -> Mapping[str, QueueDepth]:
         """What waits in each of the queues, in one round trip."""
+
+    def memory(self) -> Memory:
+        """How full it is. Raises ``BrokerUnavailableError`` also where it does not tell us."""

@@ -111,10 +111,11 @@ class RedisBroker:
         }
 
     def memory(self) -> Memory:
-        """How full Redis is. Raises ``BrokerUnavailableError``, also where it does not tell us."""
         with self._producer() as producer, producer.channel.conn_or_acquire() as client:
             told = client.info("memory")
-        return Memory(told["used_memory"], told.get("maxmemory") or None)
+        return Memory(
+            told["used_memory"], told.get("maxmemory") or None, told.get("maxmemory_policy")
+        )
 
     def renew(self, tags: Iterable[str], *, now: datetime) -> None:
         """Move the visibility timeout of held messages to ``now``.

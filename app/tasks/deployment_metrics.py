@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Event, Lock, Thread
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from celery import Celery
 from prometheus_client import Metric
@@ -40,13 +40,6 @@ UNCERTAIN_FOR = timedelta(days=1)
 """A mail that may have gone out twice is told for so long."""
 
 T = TypeVar("T")
-
-
-class MeasuredBroker(Broker, Protocol):
-    """A broker that also tells how full it is."""
-
-    def memory(self) -> Memory:
-        """Of the server. May raise ``BrokerUnavailableError``, as the others."""
 
 
 class Answer(Generic[T]):
@@ -107,7 +100,7 @@ class Records:
 class DeploymentMetrics(Collector):
     """The gauges, for one registry."""
 
-    def __init__(self, app: Celery, broker: MeasuredBroker) -> None:
+    def __init__(self, app: Celery, broker: Broker) -> None:
         self._app = app
         self._broker = broker
         self._deaths = Deaths(since=clock.utcnow())

@@ -4,14 +4,16 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NoReturn
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from app import clock
+from app import clock, routing
+from app.outbox import BrokerUnavailableError
 from app.outbox.publish import attached
 from app.outbox.schedule import MOST_CLOCK_ERROR
 from app.services import health
@@ -23,9 +25,10 @@ from app.tasks.celery_app import celery_app
 logger = logging.getLogger(__name__)
 
 COMMAND = "python -m app.tasks.health"
-WORKER_PATIENCE_SECONDS = 1.0
+ATTEMPTS = 3
+"""So many times workers are asked, each for a second, until every queue is one's."""
 NO_WORKER = (
-    f"no worker answers within {WORKER_PATIENCE_SECONDS:g} s: does one run? "
+    f"no worker answers within {ATTEMPTS} s: does one run? "
     "(one of a solo pool answers only between two tasks)"
 )
 
@@ -59,37 +62,61 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help says what there is)\n")
 
 
-def answering_workers() -> int | None:
-    """How many workers answer a ping; ``None`` where Redis cannot be asked."""
+def queues_of_workers() -> list[frozenset[str]] | None:
+    """What each worker takes from that answers now; ``None`` where Redis cannot be asked."""
     try:
-        return len(celery_app.control.ping(timeout=WORKER_PATIENCE_SECONDS) or ())
+        answers = celery_app.control.inspect(timeout=1.0).active_queues() or {}
     except (OperationalError, RedisError, OSError):
         return None
+    return [frozenset(queue["name"] for queue in queues) for queues in answers.values()]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command: exit status 0 where all is well, 1 where it is not.
-
-    That no worker answers is a warning and changes neither: what waits is a problem of its own
-    when it has waited too long, and a worker may be busy, or about to start.
-    """
+    """The command: exit status 0 where all is well, 1 where it is not."""
     parser = _Parser(
-        prog=COMMAND,
-        description="Is all well? Exit status 0: yes, perhaps with warnings; 1: no; 2: mistyped.",
+        prog=COMMAND, description="Is all well? Exit status 0: yes; 1: no, and what; 2: mistyped."
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     chosen = parser.parse_args(arguments)
     found = check()
-    workers = None if found.queues is None else answering_workers()
-    warnings = [NO_WORKER] if workers == 0 else []
+    workers = None
+    if found.queues is not None:
+        paused = () if found.records is None else found.records.paused
+        workers, of_workers = _ask_workers(expected=found.queues.keys() - paused)
+        found = replace(found, problems=(*found.problems, *_of_eviction(), *of_workers))
     if chosen.json:
-        told = found.as_dict() | {"workers": workers, "warnings": warnings}
+        told = found.as_dict() | {"workers": workers}
         print(json.dumps(told, indent=2))  # noqa: T201
     else:
         lines = [*_lines(found), *([] if workers is None else [f"workers       {workers} answer"])]
         verdict = ["healthy"] if found.healthy else [*found.problems]
-        print("\n".join([*verdict, *(f"warning: {each}" for each in warnings), "", *lines]))  # noqa: T201
+        print("\n".join([*verdict, "", *lines]))  # noqa: T201
     return 0 if found.healthy else 1
+
+
+def _ask_workers(expected: Set[str]) -> tuple[int | None, list[str]]:
+    """How many answer, and what is wrong with that."""
+    for _ in range(ATTEMPTS):
+        answers = queues_of_workers()
+        if answers is None:
+            return None, []
+        unserved = expected - frozenset().union(*answers)
+        if answers and not unserved:
+            return len(answers), []
+    if not answers:
+        return 0, [NO_WORKER]
+    names = ",".join(spec.name for spec in routing.QUEUES if spec.name in unserved)
+    problem = f"no worker takes from {names}: start one with -Q {names}, or one without -Q"
+    return len(answers), [problem]
+
+
+def _of_eviction() -> list[str]:
+    broker = attached()
+    try:
+        risk = broker.memory().risk if broker is not None else None
+    except BrokerUnavailableError:
+        return []  # not every user of Redis may ask
+    return [risk] if risk is not None else []
 
 
 def _lines(found: Health) -> list[str]:

@@ -1,5 +1,6 @@
 """What a worker or beat makes sure of before it starts, and after a fork."""
 
+import logging
 import sys
 from typing import Any, NoReturn
 
@@ -11,9 +12,12 @@ from app.adapters.mailer import MailerNotReadyError
 from app.adapters.mailers import mailer_from
 from app.adapters.redis_refusal import refusal
 from app.outbox import BrokerUnavailableError, guard
+from app.routing import QUEUES
 from app.settings import SettingsError, load_settings
 from app.tasks import command_line, timetable
 from app.tasks.broker import RedisBroker
+
+logger = logging.getLogger(__name__)
 
 
 def connect(app: Celery) -> None:
@@ -30,6 +34,14 @@ def connect(app: Celery) -> None:
             _or_exit(_check_database, _check_mail)
             _or_exit(lambda: _check_redis(broker), lambda: check_clock(broker))
 
+    def tell_queues(instance: Any, **_: Any) -> None:
+        if instance.app is app:
+            _tell_queues(app)
+
+    def tell_risk(sender: Any, **_: Any) -> None:
+        if sender.app is app:
+            _tell_risk(broker)
+
     def check_beat(sender: Any, **_: Any) -> None:
         if sender.app is app:
             _or_exit(_check_database, lambda: _check_redis(broker), lambda: timetable.check(app))
@@ -38,6 +50,10 @@ def connect(app: Celery) -> None:
     app.Beat = app.subclass_with_self(CheckedBeat)  # type: ignore[misc]
     signals.celeryd_init.connect(check_options, weak=False)
     signals.worker_init.connect(check_worker, weak=False)
+    # Before paused queues leave those that it takes from.
+    signals.celeryd_after_setup.connect(tell_queues, weak=False)
+    # By now Redis answers.
+    signals.worker_ready.connect(tell_risk, weak=False)
     signals.beat_init.connect(check_beat, weak=False)
     signals.task_revoked.connect(_cancel_revoked, weak=False)
     if command_line.celery_command() in command_line.ASKING:
@@ -136,6 +152,21 @@ def check_clock(broker: RedisBroker) -> None:
             f"this machine's clock is {ahead:+.0f} s off Redis's, more than the {allowed:g} s that "
             "the visibility timeout allows: set the clock (NTP), then start the worker again"
         )
+
+
+def _tell_queues(app: Celery) -> None:
+    others = [spec.name for spec in QUEUES if spec.name not in app.amqp.queues.consume_from]
+    if others:
+        logger.info("left to other workers: %s", ", ".join(others))
+
+
+def _tell_risk(broker: RedisBroker) -> None:
+    try:
+        risk = broker.memory().risk
+    except BrokerUnavailableError:
+        return  # not every user of Redis may ask
+    if risk is not None:
+        logger.warning("%s", risk)
 
 
 def _cancel_revoked(request: Any, **_: Any) -> None:

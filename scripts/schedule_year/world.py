@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 from app import clock, db, entropy, outbox, schema
-from app.outbox.broker import NoStamp, OutboxMessage, QueueDepth
+from app.outbox.broker import Memory, NoStamp, OutboxMessage, QueueDepth
 from app.outbox.pump import Pump, PumpRound
 from app.tasks import celery_app
 from app.tasks.celery_config import BEAT_SCHEDULE
@@ -66,6 +66,9 @@ class Workers:
 
     def held(self) -> set[str]:
         return set()
+
+    def memory(self) -> Memory:
+        return Memory(used_bytes=0, limit_bytes=None, policy=None)
 
 
 class SparedPump(Pump):

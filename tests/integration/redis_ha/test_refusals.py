@@ -1,6 +1,9 @@
 """What is wrong with the way to Redis is said in one line; what may pass is waited for."""
 
-from typing import Any
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -11,8 +14,11 @@ from app.tasks.broker import RedisBroker
 from app.tasks.celery_config import config
 from app.tasks.typed_app import TypedCelery
 from scripts.live.certificates import Certificates
-from scripts.live.redis_server import RedisServer
+from scripts.live.deployment import Deployment
+from scripts.live.redis_server import NoRedisServerError, RedisServer
 from scripts.live.sentinels import SentinelledRedis
+from tests.integration.redis_ha.conftest import ShowLogs
+from tests.integration.starting.shell import Shell
 
 
 def said(**values: Any) -> str | None:
@@ -29,6 +35,29 @@ def said(**values: Any) -> str | None:
         return refusal(settings.broker, settings, raised.value)
     finally:
         broker.close()
+
+
+@pytest.mark.timeout(120)
+def test_a_redis_that_drops_messages_is_told_by_worker_and_health_check(
+    tmp_path: Path, missing_service: Callable[[str], NoReturn], show_logs: ShowLogs
+) -> None:
+    options = ("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    try:
+        server = RedisServer(folder=tmp_path / "redis", options=options)
+    except NoRedisServerError as error:
+        missing_service(str(error))
+    risk = (
+        "Redis drops messages when it is full (maxmemory-policy allkeys-lru): set it to noeviction"
+    )
+    with server, Deployment(redis_url=server.url, folder=tmp_path / "live") as live:
+        show_logs(live.logs)
+        shell = Shell(live)
+        worker = shell.start_worker("celery -A app.tasks worker --loglevel=info")
+        worker.wait_for_line(rf"warning.*{re.escape(risk)}")
+        told = shell.run("python -m app.tasks.health")
+        assert (told.returncode, risk in told.stdout.splitlines()) == (1, True)
+        server.client().config_set("maxmemory-policy", "noeviction")
+        assert risk not in shell.run("python -m app.tasks.health").stdout
 
 
 def test_sentinels_that_would_never_let_us_in_are_told_from_a_master_that_is_away(

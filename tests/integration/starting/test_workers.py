@@ -71,6 +71,7 @@ def test_a_worker_of_some_queues_leaves_the_others_alone(shell: Shell, bench: Jo
         "notifications",
     ]
     assert waiting(bench, "bookings*") == (1, 0)
+    worker.wait_for_line("left to other workers: bookings, cache, analytics, maintenance")
 
 
 @pytest.mark.timeout(120)

@@ -2,12 +2,14 @@
 
 import json
 import logging
+from typing import NoReturn
 
 import pytest
 from sqlalchemy import Engine
 
-from app import db
-from app.models import BeatEntry
+from app import db, routing
+from app.models import BeatEntry, PausedQueue
+from app.outbox.broker import BrokerUnavailableError
 from app.settings import load_settings
 from app.tasks import health
 from app.tasks.health import health_check, main
@@ -21,11 +23,25 @@ def _a_beat_has_fired(broker: FakeBroker, now: FakeClock) -> None:
         session.add(BeatEntry(name="health-check", schedule_hash="x", last_due=now.now))
 
 
+ALL = frozenset(spec.name for spec in routing.QUEUES)
+
+
+class Workers:
+    """What those that answer take from, each time that they are asked."""
+
+    def __init__(self) -> None:
+        self.answers: list[list[frozenset[str]]] = [[ALL, ALL]]
+        self.asked = 0
+
+    def __call__(self) -> list[frozenset[str]]:
+        self.asked += 1
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
 @pytest.fixture(autouse=True)
-def workers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of those that answer a ping."""
-    answering = ["one", "other"]
-    monkeypatch.setattr(health, "answering_workers", lambda: len(answering))
+def workers(monkeypatch: pytest.MonkeyPatch) -> Workers:
+    answering = Workers()
+    monkeypatch.setattr(health, "queues_of_workers", answering)
     return answering
 
 
@@ -75,7 +91,6 @@ def test_a_machine_gets_the_tasks_dict(
     found = json.loads(capsys.readouterr().out)
     assert found["healthy"] is not down
     assert found.pop("workers") == (None if down else 2)
-    assert found.pop("warnings") == []
     assert found == deliver_foreign(health_check, "some-id").result
 
 
@@ -84,25 +99,90 @@ def test_the_command_counts_workers(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[-1] == "workers       2 answer"
 
 
-def test_that_no_worker_answers_is_a_warning_and_no_reason_to_end_with_1(
-    workers: list[str], capsys: pytest.CaptureFixture[str]
+def test_that_no_worker_answers_is_a_problem(
+    workers: Workers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workers.clear()
-    assert main([]) == 0
-    healthy, warning, *_ = capsys.readouterr().out.splitlines()
-    assert (healthy, warning) == ("healthy", f"warning: {health.NO_WORKER}")
-    assert main(["--json"]) == 0
+    workers.answers = [[]]
+    assert main([]) == 1
+    problem, empty, *_ = capsys.readouterr().out.splitlines()
+    assert (problem, empty) == (health.NO_WORKER, "")
+    assert main(["--json"]) == 1
     told = json.loads(capsys.readouterr().out)
-    assert (told["healthy"], told["workers"], told["warnings"]) == (True, 0, [health.NO_WORKER])
+    assert (told["healthy"], told["workers"], told["problems"]) == (False, 0, [health.NO_WORKER])
+
+
+def test_queues_that_no_worker_takes_from_are_a_problem(
+    workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers.answers = [[ALL - {"bookings", "cache"}, frozenset({"cache"}), frozenset({"celery"})]]
+    assert main([]) == 1
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "no worker takes from bookings: start one with -Q bookings, or one without -Q",
+        "",
+    ]
+
+
+def test_a_paused_queue_is_one_that_no_worker_takes_from_and_is_no_problem(
+    workers: Workers, now: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers.answers = [[ALL - {"email"}]]
+    with db.transaction() as session:
+        session.add(PausedQueue(name="email", paused_at=now.now))
+    assert main([]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "healthy"
+
+
+def test_workers_that_are_slow_to_answer_are_asked_again(workers: Workers) -> None:
+    workers.answers = [[], [frozenset({"celery"})], [ALL]]
+    assert main([]) == 0
+    workers.asked = 0
+    assert main([]) == 0
+    assert workers.asked == 1, "and not where the first answer was enough"
+
+
+def test_a_redis_that_drops_messages_when_it_is_full_is_a_problem(
+    broker: FakeBroker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker.limit_bytes, broker.policy = 10**9, "allkeys-lru"
+    assert main([]) == 1
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "Redis drops messages when it is full (maxmemory-policy allkeys-lru): set it to noeviction"
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "policy"),
+    [
+        (None, "allkeys-lru"),
+        (10**9, "noeviction"),
+        (10**9, "volatile-lru"),
+        (10**9, None),
+    ],
+)
+def test_a_redis_that_never_does_is_none(
+    broker: FakeBroker, limit: int | None, policy: str | None
+) -> None:
+    broker.limit_bytes, broker.policy = limit, policy
+    assert main([]) == 0
+
+
+def test_a_redis_that_does_not_tell_its_memory_is_none(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden() -> NoReturn:
+        raise BrokerUnavailableError("NOPERM this user has no permissions to run 'info'")
+
+    monkeypatch.setattr(broker, "memory", forbidden)
+    assert main([]) == 0
 
 
 def test_workers_are_not_asked_where_redis_does_not_answer(
     broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broker.down = True
-    monkeypatch.setattr(health, "answering_workers", lambda: pytest.fail("asked"))
+    monkeypatch.setattr(health, "queues_of_workers", lambda: pytest.fail("asked"))
     assert main([]) == 1
-    assert "warning" not in capsys.readouterr().out
+    assert "worker" not in capsys.readouterr().out
 
 
 def test_bad_arguments_are_one_line_and_2(
