@@ -2,7 +2,7 @@
 
     DATABASE_URL=postgresql://... python -m loadtests clean --host redis://...
 
-Exit status: 0 done, also where there was nothing; 1 not all of it could be deleted; 2 bad input.
+Exit status: 0 done, also where there was nothing; 1 something is left; 2 bad input.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def main(arguments: Sequence[str]) -> int:
     except (LoadTestError, SQLAlchemyError) as error:
         print(error, file=sys.stderr)
         return 1
-    for trace_id in active:
+    for trace_id, planned in active.items():
         print(
-            f"left alone load test {trace_id}: it planned something within the last "
-            f"{IDLE // timedelta(minutes=1)} minutes"
+            f"left alone load test {trace_id}, which may be under way: if not, say this again "
+            f"after {planned + IDLE:%Y-%m-%d %H:%M:%S} UTC"
         )
     if not active and not killed:
         print("no load test left anything")
-    return 0
+    return 1 if active else 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, or_, select
+from sqlalchemy import ColumnElement, Select, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from app import db
@@ -127,22 +127,22 @@ def move_out(
         raise LoadTestError(f"free slots of made-up instructors stay cached: {error}") from error
 
 
-def load_tests(*, active_since: datetime) -> tuple[list[str], list[str]]:
+def load_tests(*, active_since: datetime) -> tuple[dict[str, datetime], list[str]]:
     """Trace ids of the load tests whose people are there: of active ones, and of others.
 
-    An active one has planned something after ``active_since``.
+    An active one has planned something after ``active_since``; when it last did so is told.
     """
     with db.reading() as session:
         addresses = session.scalars(select(User.email).where(User.email.like(f"%.{DOMAIN}")))
         found = {each.partition("@")[2].removesuffix(f".{DOMAIN}") for each in addresses}
-        active = set(
-            session.scalars(
-                select(OutboxEntry.trace_id)
-                .where(OutboxEntry.trace_id.in_(found), OutboxEntry.created_at > active_since)
-                .distinct()
-            )
+        active = session.execute(
+            select(OutboxEntry.trace_id, func.max(OutboxEntry.created_at))
+            .where(OutboxEntry.trace_id.in_(found), OutboxEntry.created_at > active_since)
+            .group_by(OutboxEntry.trace_id)
+            .order_by(OutboxEntry.trace_id)
         )
-    return sorted(found & active), sorted(found - active)
+        planned = {trace_id: last for trace_id, last in active if trace_id is not None}
+    return planned, sorted(found - planned.keys())
 
 
 def _domain(trace_id: str) -> str:
