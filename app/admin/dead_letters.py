@@ -2,21 +2,18 @@
 
 import argparse
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app import clock, db, schema
-from app.admin import entries
+from app.admin import entries, task_names
 from app.admin.arguments import UsageError, add_json, duration
 from app.admin.output import age, as_json, exact, one_line, several, table
 from app.models import OutboxEntry, OutboxState
 from app.outbox import dead_letters, status
 
 COMMAND = "python -m app.admin deadletters"
-SHOWN = 50
-"""Rows of a list for a person; a machine gets all."""
 
 
 def add_to(topics: Any) -> None:
@@ -61,7 +58,7 @@ def _list(chosen: argparse.Namespace) -> int:
     with db.reading() as session:
         counts = dead_letters.count(session, task=chosen.task, since=since)
         letters = dead_letters.find(
-            session, task=chosen.task, since=since, limit=None if chosen.json else SHOWN
+            session, task=chosen.task, since=since, limit=None if chosen.json else entries.SHOWN
         )
         if not letters:
             _check_task(session, chosen.task)
@@ -99,16 +96,8 @@ def _list(chosen: argparse.Namespace) -> int:
 
 def _check_task(session: Session, name: str | None) -> None:
     """Raise ``UsageError`` for a task that neither the app nor any dead letter knows."""
-    from app.tasks import celery_app  # the other topics start faster without Celery
-
-    if name is None or dead_letters.find(session, task=name, limit=1):
-        return
-    celery_app.loader.import_default_modules()
-    known = sorted(task for task in celery_app.tasks if not task.startswith("celery."))
-    if name not in known:
-        similar = get_close_matches(name, known, n=1)
-        hint = f": did you mean {similar[0]!r}?" if similar else ""
-        raise UsageError(f"there is no task {name!r}{hint}")
+    if name is not None and not dead_letters.find(session, task=name, limit=1):
+        task_names.check(name)
 
 
 def _show(chosen: argparse.Namespace) -> int:

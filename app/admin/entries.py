@@ -7,6 +7,9 @@ from app import routing
 from app.admin.output import age, figures, instant, one_line, printable
 from app.models import OutboxEntry, OutboxState
 
+SHOWN = 50
+"""Rows of a list for a person; a machine gets all."""
+
 
 def described(entry: OutboxEntry) -> dict[str, Any]:
     """All that the entry tells, for JSON."""

@@ -2,13 +2,13 @@
 
 import argparse
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from app import clock, db, schema
-from app.admin import entries
+from app.admin import entries, task_names
 from app.admin.arguments import add_json
-from app.admin.output import age, as_json, figures, several
+from app.admin.output import age, as_json, figures, several, table
 from app.models import OutboxEntry, OutboxState
 from app.outbox import BrokerUnavailableError, guard, status
 from app.outbox.dead_letters import UnknownEntriesError
@@ -27,13 +27,16 @@ def add_to(topics: Any) -> None:
     actions = topic.add_subparsers(dest="action", required=True)
     overview = actions.add_parser("status", help="how much waits, and for how long")
     overview.set_defaults(run=_status)
+    listed = actions.add_parser("list", help="what is pending, the longest due first")
+    listed.add_argument("--task", metavar="NAME", help="only of this task")
+    listed.set_defaults(run=_list)
     show = actions.add_parser("show", help="one entry, whatever its state")
     show.set_defaults(run=_show)
     cancel = actions.add_parser("cancel", help="cancel a pending entry")
     cancel.set_defaults(run=_cancel)
     for action in (show, cancel):
         action.add_argument("id", metavar="ID")
-    for action in (overview, show, cancel):
+    for action in (overview, listed, show, cancel):
         add_json(action)
 
 
@@ -67,10 +70,47 @@ def _status(chosen: argparse.Namespace) -> int:
         ]
     )
     print()
-    print(f"{COMMAND} show ID | cancel ID")
+    print(f"{COMMAND} list | show ID | cancel ID")
     if seen.dead:
         print("python -m app.admin deadletters list")
     return 0
+
+
+def _list(chosen: argparse.Namespace) -> int:
+    schema.check(db.engine())
+    with db.reading() as session:
+        found = status.pending(
+            session, task=chosen.task, limit=None if chosen.json else entries.SHOWN
+        )
+        total = status.count_pending(session, task=chosen.task)
+    if not found and chosen.task is not None:
+        task_names.check(chosen.task)
+    if chosen.json:
+        as_json([entries.described(entry) for entry in found])
+        return 0
+    of_task = f" of {chosen.task}" if chosen.task else ""
+    if not found:
+        print(f"nothing{of_task} is pending")
+        return 0
+    print(f"{several(total, 'pending entry')}{of_task}, the longest due first")
+    print()
+    now = clock.utcnow()
+    table(
+        ("ID", "DUE", "WHERE", "TASK"),
+        [(entry.id, *_due_and_where(entry, now), entry.task) for entry in found],
+    )
+    print()
+    if total > len(found):
+        print(f"{total - len(found):,} more are not shown: --json lists all")
+    print(f"{COMMAND} show ID | cancel ID")
+    return 0
+
+
+def _due_and_where(entry: OutboxEntry, now: datetime) -> tuple[str, str]:
+    if entry.due_at > now:
+        return f"in {age(entry.due_at - now)}", "later"
+    where = "unpublished" if entry.published_at is None else entry.queue
+    return f"{age(now - entry.due_at)} ago", where
 
 
 def broker_silence() -> str | None:

@@ -68,6 +68,30 @@ def entry(session: Session, entry_id: str) -> OutboxEntry | None:
     return session.get(OutboxEntry, entry_id)
 
 
+def pending(
+    session: Session, *, task: str | None = None, limit: int | None = None
+) -> list[OutboxEntry]:
+    """Entries that are still to be done, the longest due first; of ``task`` alone where given."""
+    return list(
+        session.scalars(
+            select(OutboxEntry)
+            .where(OutboxEntry.pending(), *_of(task))
+            .order_by(OutboxEntry.due_at, OutboxEntry.id)
+            .limit(limit)
+        )
+    )
+
+
+def count_pending(session: Session, *, task: str | None = None) -> int:
+    """How many ``pending`` finds."""
+    number, _ = _waiting(session, *_of(task))
+    return number
+
+
+def _of(task: str | None) -> tuple[ColumnElement[bool], ...]:
+    return () if task is None else (OutboxEntry.task == task,)
+
+
 def _waiting(session: Session, *conditions: ColumnElement[bool]) -> tuple[int, datetime | None]:
     """How many pending entries meet the conditions, and when the first of them was due."""
     number, first = session.execute(

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from app import db
-from app.admin.dead_letters import SHOWN
+from app.admin.entries import SHOWN
 from app.admin.output import WIDTH
 from app.models import OutboxEntry, OutboxState
 from tests.fakes import FakeClock

@@ -2,11 +2,14 @@
 
 from datetime import timedelta
 
-from sqlalchemy import Engine
+import pytest
+from sqlalchemy import Engine, update
 
-from app import outbox
+from app import db, outbox
+from app.admin import entries
 from app.admin.outbox import PUMP_PATIENCE
 from app.admin.output import WIDTH
+from app.models import OutboxEntry
 from tests.fakes import FakeBroker, FakeClock
 from tests.unit.admin.conftest import TASK, Admin, dead, done, planned
 
@@ -100,3 +103,76 @@ def test_what_is_done_or_dead_is_not_cancelled(
     for entry_id, state in ((done(now), "done"), (dead(now), "dead")):
         answer = admin("outbox", "cancel", entry_id)
         assert (answer.status, answer.out) == (1, f"{entry_id} is {state}: left as it is\n")
+
+
+def test_what_is_pending_is_listed_the_longest_due_first(
+    admin: Admin, database: Engine, now: FakeClock
+) -> None:
+    later = planned(at=now.now + timedelta(hours=2))
+    first = planned(1)
+    now.advance(seconds=60)
+    second = planned(2)
+    now.advance(seconds=1)
+    published = planned(3)
+    with db.transaction() as session:
+        session.execute(
+            update(OutboxEntry).where(OutboxEntry.id == published).values(published_at=now.now)
+        )
+    done(now)
+    dead(now)
+    now.advance(seconds=5)
+    answer = admin("outbox", "list")
+    assert answer.status == 0
+    assert answer.lines[0] == "4 pending entries, the longest due first"
+    assert [line.split()[:4] for line in answer.lines[3:7]] == [
+        [first, "1m", "ago", "unpublished"],
+        [second, "6s", "ago", "unpublished"],
+        [published, "5s", "ago", "email"],
+        [later, "in", "1h", "later"],
+    ]
+    assert all(TASK in line for line in answer.lines[3:7])
+    assert [each["id"] for each in admin("outbox", "list", "--json").json] == [
+        first,
+        second,
+        published,
+        later,
+    ]
+
+
+def test_only_a_tasks_entries_are_listed(admin: Admin, database: Engine, now: FakeClock) -> None:
+    planned()
+    other = "app.tasks.cache.update_availability"
+    with db.transaction() as session:
+        mine = outbox.enqueue(session, other)
+    assert [each["id"] for each in admin("outbox", "list", "--task", other, "--json").json] == [
+        mine
+    ]
+    nothing = admin("outbox", "list", "--task", "app.tasks.health.health_check")
+    assert (nothing.status, nothing.out) == (
+        0,
+        "nothing of app.tasks.health.health_check is pending\n",
+    )
+    mistyped = admin("outbox", "list", "--task", "app.tasks.health.health_chek")
+    assert mistyped.status == 2
+    assert mistyped.err == (
+        "there is no task 'app.tasks.health.health_chek': "
+        "did you mean 'app.tasks.health.health_check'?\n"
+    )
+
+
+def test_a_person_sees_the_first_of_many(
+    admin: Admin, database: Engine, now: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entries, "SHOWN", 2)
+    for number in range(5):
+        planned(number)
+    lines = admin("outbox", "list").lines
+    assert lines[0] == "5 pending entries, the longest due first"
+    assert sum(TASK in line for line in lines) == 2
+    assert "3 more are not shown: --json lists all" in lines
+    assert len(admin("outbox", "list", "--json").json) == 5
+
+
+def test_an_empty_list_says_so(admin: Admin, database: Engine) -> None:
+    assert admin("outbox", "list").out == "nothing is pending\n"
+    assert admin("outbox", "list", "--json").json == []
