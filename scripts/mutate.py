@@ -11,6 +11,7 @@ mend it here.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -178,6 +179,7 @@ MUTATIONS = (
         by_traces=True,
     ),
 )
+KNOWN = ", ".join(mutation.name for mutation in MUTATIONS)
 
 
 def apply(mutation: Mutation, root: Path) -> None:
@@ -244,19 +246,32 @@ def _replay(root: Path, mutation: Mutation, seed: int) -> dict[str, str | None]:
 
 def chosen(names: Sequence[str]) -> list[Mutation]:
     """The mutations whose names begin with one of ``names``; all without any."""
-    if not names:
-        return list(MUTATIONS)
-    for name in names:
-        if not any(mutation.name.startswith(name) for mutation in MUTATIONS):
-            known = ", ".join(mutation.name for mutation in MUTATIONS)
-            raise SystemExit(f"there is no mutation {name!r}, only {known}")
-    return [each for each in MUTATIONS if each.name.startswith(tuple(names))]
+    return [each for each in MUTATIONS if not names or each.name.startswith(tuple(names))]
 
 
-def main() -> int:
+def beginning(text: str) -> str:
+    """For argparse: how the name of a mutation begins."""
+    if not any(mutation.name.startswith(text) for mutation in MUTATIONS):
+        raise argparse.ArgumentTypeError(f"there is no mutation {text!r}, only {KNOWN}")
+    return text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.mutate",
+        description="Make mistakes in a copy of the app, and say what finds each.",
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        type=beginning,
+        metavar="NAME",
+        help=f"those whose names begin so, of {KNOWN} (all)",
+    )
+    options = parser.parse_args(arguments)
     missed = 0
     print(f"{'mutation':30} {'seeds':>5}  found by")
-    for mutation in chosen(sys.argv[1:]):
+    for mutation in chosen(options.names):
         finding = find(mutation)
         missed += finding.found_by is None
         print(

@@ -32,5 +32,18 @@ def test_a_place_that_is_gone_is_an_error(tmp_path: Path) -> None:
 def test_names_choose_by_how_they_begin() -> None:
     assert [each.name for each in mutate.chosen(["ack"])] == ["ack-early"]
     assert mutate.chosen([]) == list(MUTATIONS)
-    with pytest.raises(SystemExit, match="there is no mutation 'no-such'"):
-        mutate.chosen(["no-such"])
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "said"),
+    [("no-such", 2, "there is no mutation 'no-such', only "), ("--help", 0, "ack-early")],
+)
+def test_what_cannot_be_chosen_or_is_only_asked_changes_nothing(
+    word: str, status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        mutate.main([word])
+    printed = capsys.readouterr()
+    assert ended.value.code == status
+    assert said in printed.out + printed.err
+    assert "found by" not in printed.out
