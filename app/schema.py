@@ -127,9 +127,9 @@ def check(engine: Engine) -> str:
             _check_newer(connection, revision)
     elif revision is None or revision != newest():
         place = engine.url.render_as_string(hide_password=True)
+        found = f"the schema of {place} is at {revision}" if revision else f"{place} has no schema"
         raise DatabaseNotReadyError(
-            f"DATABASE_URL: the schema of {place} is at {revision or 'nothing'}, "
-            f"this code needs {newest()}: run {UPGRADE_COMMAND}"
+            f"DATABASE_URL: {found}, this code needs {newest()}: run {UPGRADE_COMMAND}"
         )
     return revision
 
