@@ -41,6 +41,8 @@ BAD_INPUT = 2
 """Exit status."""
 MISSED = 1
 """Exit status where an objective was missed, or nothing measured."""
+INTERRUPTED = 130
+"""Exit status, as a shell says it of SIGINT."""
 PAGE_SECONDS = 4.0
 """Locust's page asks every two seconds for figures that are up to two seconds old."""
 
@@ -73,6 +75,9 @@ def _prepare(environment: Environment, runner: Runner, web_ui: Any, **_: Any) ->
     except LoadTestError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted before anything was sent\n")
+        sys.exit(INTERRUPTED)
     if web_ui is not None:
         _page.refuse_bad_input(web_ui, environment)
         _page.show_queues(web_ui, environment)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -235,6 +236,20 @@ def test_ctrl_c_ends_it_with_its_figures_and_leaves_nothing(
     assert done.status == 0, done.output
     assert "all objectives were kept" in done.output
     assert locust.waiting() == 0
+
+
+def test_ctrl_c_before_anything_was_sent_is_one_line(locust: Locust) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        host = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        process = locust.start("--headless", f"--host={host}", "-u", "25")
+        asking, _ = silent.accept()
+        with asking:
+            process.signal(signal.SIGINT)
+            done = locust.end(process)
+    assert done.status == 130
+    assert done.output.splitlines()[-1] == "interrupted before anything was sent"
+    assert "Traceback" not in done.output
 
 
 @pytest.mark.parametrize(
