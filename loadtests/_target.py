@@ -17,6 +17,7 @@ from app.adapters.redis_refusal import refusal
 from app.outbox import BrokerUnavailableError
 from app.redis_url import RedisUrl
 from app.settings import Settings, SettingsError, load_settings
+from app.tasks.active_queues import queues_by_worker
 from app.tasks.broker import RedisBroker
 from app.tasks.celery_config import config
 from loadtests._errors import LoadTestError
@@ -74,11 +75,7 @@ class Target:
 
     def queues_by_worker(self) -> Mapping[str, frozenset[str]]:
         """Which queues each worker takes from; those that are paused it does not."""
-        answers = self.app.control.inspect(timeout=REPLY_SECONDS).active_queues() or {}
-        return {
-            worker: frozenset(queue["name"] for queue in queues)
-            for worker, queues in sorted(answers.items())
-        }
+        return queues_by_worker(self.app, timeout=REPLY_SECONDS)
 
     def check_workers(self, queues: Collection[str]) -> Mapping[str, frozenset[str]]:
         """As ``queues_by_worker``. Raises ``LoadTestError`` where one of ``queues`` has none."""

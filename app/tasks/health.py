@@ -13,12 +13,14 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from app import clock, routing
+from app.adapters.redis_connection import reason
 from app.outbox import BrokerUnavailableError
 from app.outbox.publish import attached
 from app.outbox.schedule import MOST_CLOCK_ERROR
 from app.services import health
 from app.services.health import Health, Limits
 from app.settings import load_settings
+from app.tasks.active_queues import queues_by_worker
 from app.tasks.base import BaseTask
 from app.tasks.celery_app import celery_app
 
@@ -62,15 +64,6 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (--help says what there is)\n")
 
 
-def queues_of_workers() -> list[frozenset[str]] | None:
-    """What each worker takes from that answers now; ``None`` where Redis cannot be asked."""
-    try:
-        answers = celery_app.control.inspect(timeout=1.0).active_queues() or {}
-    except (OperationalError, RedisError, OSError):
-        return None
-    return [frozenset(queue["name"] for queue in queues) for queues in answers.values()]
-
-
 def main(arguments: Sequence[str]) -> int:
     """The command: exit status 0 where all is well, 1 where it is not."""
     parser = _Parser(
@@ -96,18 +89,21 @@ def main(arguments: Sequence[str]) -> int:
 
 def _ask_workers(expected: Set[str]) -> tuple[int | None, list[str]]:
     """How many answer, and what is wrong with that."""
+    found: dict[str, frozenset[str]] = {}
+    unserved = expected
     for _ in range(ATTEMPTS):
-        answers = queues_of_workers()
-        if answers is None:
-            return None, []
-        unserved = expected - frozenset().union(*answers)
-        if answers and not unserved:
-            return len(answers), []
-    if not answers:
+        try:
+            found |= queues_by_worker(celery_app, timeout=1.0)
+        except (OperationalError, RedisError, OSError) as error:
+            return None, [f"Redis does not answer: {reason(error)}"]
+        unserved = expected - frozenset().union(*found.values())
+        if found and not unserved:
+            return len(found), []
+    if not found:
         return 0, [NO_WORKER]
     names = ",".join(spec.name for spec in routing.QUEUES if spec.name in unserved)
     problem = f"no worker takes from {names}: start one with -Q {names}, or one without -Q"
-    return len(answers), [problem]
+    return len(found), [problem]
 
 
 def _of_eviction() -> list[str]:

@@ -5,6 +5,8 @@ import logging
 from typing import NoReturn
 
 import pytest
+from celery import Celery
+from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import Engine
 
 from app import db, routing
@@ -30,18 +32,21 @@ class Workers:
     """What those that answer take from, each time that they are asked."""
 
     def __init__(self) -> None:
-        self.answers: list[list[frozenset[str]]] = [[ALL, ALL]]
+        self.answers: list[dict[str, frozenset[str]] | Exception] = [{"one": ALL, "other": ALL}]
         self.asked = 0
 
-    def __call__(self) -> list[frozenset[str]]:
+    def __call__(self, _app: Celery, *, timeout: float) -> dict[str, frozenset[str]]:
         self.asked += 1
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 @pytest.fixture(autouse=True)
 def workers(monkeypatch: pytest.MonkeyPatch) -> Workers:
     answering = Workers()
-    monkeypatch.setattr(health, "queues_of_workers", answering)
+    monkeypatch.setattr(health, "queues_by_worker", answering)
     return answering
 
 
@@ -102,7 +107,7 @@ def test_the_command_counts_workers(capsys: pytest.CaptureFixture[str]) -> None:
 def test_that_no_worker_answers_is_a_problem(
     workers: Workers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workers.answers = [[]]
+    workers.answers = [{}]
     assert main([]) == 1
     problem, empty, *_ = capsys.readouterr().out.splitlines()
     assert (problem, empty) == (health.NO_WORKER, "")
@@ -114,7 +119,9 @@ def test_that_no_worker_answers_is_a_problem(
 def test_queues_that_no_worker_takes_from_are_a_problem(
     workers: Workers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workers.answers = [[ALL - {"bookings", "cache"}, frozenset({"cache"}), frozenset({"celery"})]]
+    workers.answers = [
+        {"most": ALL - {"bookings", "cache"}, "slow": frozenset({"cache"}), "own": frozenset()}
+    ]
     assert main([]) == 1
     assert capsys.readouterr().out.splitlines()[:2] == [
         "no worker takes from bookings: start one with -Q bookings, or one without -Q",
@@ -125,19 +132,37 @@ def test_queues_that_no_worker_takes_from_are_a_problem(
 def test_a_paused_queue_is_one_that_no_worker_takes_from_and_is_no_problem(
     workers: Workers, now: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workers.answers = [[ALL - {"email"}]]
+    workers.answers = [{"one": ALL - {"email"}}]
     with db.transaction() as session:
         session.add(PausedQueue(name="email", paused_at=now.now))
     assert main([]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "healthy"
 
 
-def test_workers_that_are_slow_to_answer_are_asked_again(workers: Workers) -> None:
-    workers.answers = [[], [frozenset({"celery"})], [ALL]]
+def test_workers_that_are_slow_to_answer_are_asked_again(
+    workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = {"one": ALL - {"email"}}, {"other": frozenset({"email"})}
+    workers.answers = [one, other, {}]
+    assert main(["--json"]) == 0
+    assert (json.loads(capsys.readouterr().out)["workers"], workers.asked) == (2, 2)
+
+
+def test_workers_that_have_all_answered_are_not_asked_again(workers: Workers) -> None:
     assert main([]) == 0
-    workers.asked = 0
-    assert main([]) == 0
-    assert workers.asked == 1, "and not where the first answer was enough"
+    assert workers.asked == 1
+
+
+def test_a_redis_that_is_gone_when_workers_are_asked_is_a_problem(
+    workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workers.answers = [RedisConnectionError("connection refused")]
+    assert main(["--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["problems"], told["workers"]) == (
+        ["Redis does not answer: connection refused"],
+        None,
+    )
 
 
 def test_a_redis_that_drops_messages_when_it_is_full_is_a_problem(
@@ -180,7 +205,7 @@ def test_workers_are_not_asked_where_redis_does_not_answer(
     broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broker.down = True
-    monkeypatch.setattr(health, "queues_of_workers", lambda: pytest.fail("asked"))
+    monkeypatch.setattr(health, "queues_by_worker", lambda: pytest.fail("asked"))
     assert main([]) == 1
     assert "worker" not in capsys.readouterr().out
 
