@@ -46,7 +46,7 @@ def announce(environment: Environment) -> None:
     except REDIS_ERRORS as error:
         let_go()
         raise LoadTestError(f"--host: {target.name} does not answer: {error}") from error
-    except LoadTestError:
+    except (LoadTestError, KeyboardInterrupt):
         let_go()
         raise
     _report.announce(target, environment, workers=workers, told=told)

@@ -57,17 +57,24 @@ def check_workers() -> None:
             entry_id = outbox.enqueue(session, health_check.task, urgency=MOST_URGENT)
     except SQLAlchemyError as error:
         raise LoadTestError(f"{VARIABLE}: {error}") from error
-    done = False
-    deadline = time.monotonic() + VERIFIED_SECONDS
-    while not done and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
-        with db.reading() as session:
-            state = session.scalar(select(OutboxEntry.state).where(OutboxEntry.id == entry_id))
-            done = state is OutboxState.DONE
-    with db.transaction() as session:
-        session.execute(delete(OutboxEntry).where(OutboxEntry.id == entry_id))
+    try:
+        done = _is_done_in_time(entry_id)
+    finally:
+        with db.transaction() as session:
+            session.execute(delete(OutboxEntry).where(OutboxEntry.id == entry_id))
     if not done:
         raise LoadTestError(
             f"{VARIABLE}: no worker of --host did within {VERIFIED_SECONDS:g} s what was planned "
             f"in {shown()}: is it another deployment's database? Unset it to load the broker alone"
         )
+
+
+def _is_done_in_time(entry_id: str) -> bool:
+    deadline = time.monotonic() + VERIFIED_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        with db.reading() as session:
+            state = session.scalar(select(OutboxEntry.state).where(OutboxEntry.id == entry_id))
+        if state is OutboxState.DONE:
+            return True
+    return False

@@ -76,7 +76,7 @@ def _prepare(environment: Environment, runner: Runner, web_ui: Any, **_: Any) ->
         sys.stderr.write(f"{error}\n")
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted before anything was sent\n")
+        sys.stderr.write("interrupted before the load began\n")
         sys.exit(INTERRUPTED)
     if web_ui is not None:
         _page.refuse_bad_input(web_ui, environment)

@@ -238,7 +238,7 @@ def test_ctrl_c_ends_it_with_its_figures_and_leaves_nothing(
     assert locust.waiting() == 0
 
 
-def test_ctrl_c_before_anything_was_sent_is_one_line(locust: Locust) -> None:
+def test_ctrl_c_before_the_load_begins_is_one_line(locust: Locust) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(60)
         host = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
@@ -248,7 +248,7 @@ def test_ctrl_c_before_anything_was_sent_is_one_line(locust: Locust) -> None:
             process.signal(signal.SIGINT)
             done = locust.end(process)
     assert done.status == 130
-    assert done.output.splitlines()[-1] == "interrupted before anything was sent"
+    assert done.output.splitlines()[-1] == "interrupted before the load began"
     assert "Traceback" not in done.output
 
 
@@ -297,6 +297,26 @@ def test_the_database_of_another_deployment_is_refused(
     done = locust.run("-u", "1", "-t", "2s", DATABASE_URL=url)
     assert done.status == 2, done.output
     assert "DATABASE_URL: no worker of --host did within" in done.output
+    assert sum(rows(other).values()) == 0
+    for each in (engine, other):
+        each.dispose()
+
+
+def test_ctrl_c_while_it_asks_whose_database_it_is_leaves_no_row(
+    live: Deployment, locust: Locust, tmp_path: Path, engine: Engine
+) -> None:
+    live.start_worker()
+    url = f"sqlite:///{tmp_path}/other.db"
+    other = db.create_database_engine(url)
+    schema.prepare(other)
+    process = locust.start("--headless", f"--host={live.redis_url}", "-u", "1", DATABASE_URL=url)
+    deadline = time.monotonic() + 60
+    while not rows(other)["outbox_entries"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.signal(signal.SIGINT)
+    done = locust.end(process)
+    assert done.status == 130, done.output
     assert sum(rows(other).values()) == 0
     for each in (engine, other):
         each.dispose()
