@@ -20,6 +20,12 @@ def _faults_named(text: str) -> tuple[Fault, ...]:
     return faults_named(text)
 
 
+def _positive(text: str) -> int:
+    from scripts.arguments import positive
+
+    return positive(text)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults",
@@ -29,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--jobs",
-        type=int,
+        type=_positive,
         help="how many durable jobs the chosen fault tests plan in all; those of "
         "scripts/prove_faults.py where left out.",
     )

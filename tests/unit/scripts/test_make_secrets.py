@@ -119,6 +119,6 @@ def test_a_wrong_argument_makes_nothing(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert "unknown argument '--wrong'" in done.stderr
     assert not (tmp_path / "secrets").exists()
