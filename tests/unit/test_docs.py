@@ -76,6 +76,15 @@ def test_every_module_that_a_page_runs_exists(page: Path) -> None:
     assert {module for module in modules if find_spec(module) is None} == set()
 
 
+def test_every_decision_is_listed_by_its_title() -> None:
+    folder = ROOT / "docs" / "decisions"
+    titles = []
+    for page in sorted(folder.glob("0*.md")):
+        number, _, words = page.read_text().splitlines()[0].removeprefix("# ").partition(". ")
+        titles.append(f"{number}. [{words}]({page.name})")
+    assert (folder / "README.md").read_text().splitlines()[4:] == titles
+
+
 def test_every_setting_is_documented_with_its_default() -> None:
     lines = (ROOT / "docs" / "settings.md").read_text().splitlines()
     documented = [line for line in lines if line.startswith("| `")]
