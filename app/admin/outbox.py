@@ -82,7 +82,6 @@ def _list(chosen: argparse.Namespace) -> int:
         found = status.pending(
             session, task=chosen.task, limit=None if chosen.json else entries.SHOWN
         )
-        total = status.count_pending(session, task=chosen.task)
     if not found and chosen.task is not None:
         task_names.check(chosen.task)
     if chosen.json:
@@ -92,6 +91,8 @@ def _list(chosen: argparse.Namespace) -> int:
     if not found:
         print(f"nothing{of_task} is pending")
         return 0
+    with db.reading() as session:
+        total = status.count_pending(session, task=chosen.task)
     print(f"{several(total, 'pending entry')}{of_task}, the longest due first")
     print()
     now = clock.utcnow()

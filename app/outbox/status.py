@@ -71,7 +71,10 @@ def entry(session: Session, entry_id: str) -> OutboxEntry | None:
 def pending(
     session: Session, *, task: str | None = None, limit: int | None = None
 ) -> list[OutboxEntry]:
-    """Entries that are still to be done, the longest due first; of ``task`` alone where given."""
+    """Entries that are still to be done, the longest due first; of ``task`` alone where given.
+
+    Reads the whole table, as ``read`` does.
+    """
     return list(
         session.scalars(
             select(OutboxEntry)

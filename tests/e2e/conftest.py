@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from scripts.live.compose import Compose, NoComposeError, find_compose
+from scripts.live.compose import Compose, NoComposeError, find_compose, leftovers
 from scripts.live.prometheus import Prometheus
 from tests.compose_file import REPOSITORY, services
 from tests.container_images import image_is_here, name_of
@@ -39,6 +39,7 @@ def deployment(compose_is_here: None) -> Iterator[Compose]:
         compose.up("--scale", "celery_worker=3", "--scale", "celery_beat=2")
         compose.wait_until_healthy()
         yield compose
+    assert leftovers(compose.project) == []
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +63,7 @@ def hardened(compose_is_here: None, secrets: Path) -> Iterator[Compose]:
         compose.run("--profile", "mail-catcher", "up", "-d")
         compose.wait_until_healthy()
         yield compose
+    assert leftovers(compose.project) == []
 
 
 @pytest.fixture(scope="session")

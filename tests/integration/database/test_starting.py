@@ -35,7 +35,7 @@ def test_a_worker_and_a_beat_refuse_a_database_that_is_behind_and_say_what_to_ru
     assert [ended.returncode for ended in refused] == [2, 2]
     for ended in refused:
         (line,) = (line for line in ended.stderr.splitlines() if "DATABASE_URL" in line)
-        assert f"this code needs {schema.newest()}: run {UPGRADE}" in line
+        assert f" has no schema, this code needs {schema.newest()}: run {UPGRADE}" in line
         assert str(empty_database.url.password) not in ended.stdout + ended.stderr
     assert schema.current_of(empty_database) is None
 

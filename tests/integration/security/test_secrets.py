@@ -98,13 +98,14 @@ def test_no_password_is_told_and_only_the_loopback_is_listened_on(bench: JobBenc
     name = re.search(r"worker@[\w.-]+", get(port, "/workers")[1])
     assert name is not None
     pages = ("/", "/workers", f"/worker/{name[0]}", "/tasks", "/broker", "/metrics", "/api/workers")
+    errors = ("/task/unknown", "/worker/unknown", "/no-such-page")
     printed = shell.together(
         *(f"celery -A app.tasks inspect {what}" for what in INSPECT),
         "celery -A app.tasks report",
         "python -m app.tasks.health --json",
     )
     told = {
-        **{f"flower {path}": get(port, path)[1] for path in pages},
+        **{f"flower {path}": get(port, path)[1] for path in (*pages, *errors)},
         **{" ".join(map(str, done.args)): done.stdout + done.stderr for done in printed},
         "metrics": watched.page() + watched.page(watched.beat_port),
         **live.logs(),
