@@ -49,3 +49,19 @@ def test_a_master_that_hung_and_comes_back_doubles_nothing(
     sentinelled.wait_for_failover(lost)
     lost.resume()
     assert all_are_done_once_by_the_same_processes(bench)
+
+
+@pytest.mark.timeout(180)
+def test_an_encrypted_master_that_is_killed_is_followed_by_encrypted_sentinels(
+    encrypted_sentinels: SentinelledRedis, encrypted_sentinels_bench: JobBench
+) -> None:
+    bench = encrypted_sentinels_bench
+    bench.live.start_worker()
+    bench.live.start_beat()
+    bench.enqueue_many("effect", COUNT // 2)
+    bench.wait_for_effects(COUNT // 10, timeout=30)
+    lost = encrypted_sentinels.master
+    lost.kill()
+    bench.enqueue_many("effect", COUNT // 2, first=COUNT // 2)
+    encrypted_sentinels.wait_for_failover(lost)
+    assert all_are_done_once_by_the_same_processes(bench)
