@@ -1,11 +1,15 @@
-"""Which image a variable names."""
+"""Which image a variable names, and what keeps images from being built."""
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from scripts.live import images
 from scripts.live.images import image_from
+from tests.compose_file import REPOSITORY
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +34,39 @@ def test_that_of_the_environment_before_all(
     (tmp_path / ".env").write_text("REDIS_IMAGE=mine:1\n")
     monkeypatch.setenv("REDIS_IMAGE", "mine:2")
     assert image_from("REDIS_IMAGE", "redis:7-alpine") == "mine:2"
+
+
+def build_images(*words: str, docker: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run scripts/build_images of a checkout without images, with a stand-in for docker."""
+    for name in ("bin", "scripts"):
+        (folder / name).mkdir()
+    shutil.copy(REPOSITORY / "scripts/build_images", folder / "scripts")
+    command = folder / "bin/docker"
+    command.write_text(f"#!/bin/sh\n{docker}\n")
+    command.chmod(0o755)
+    return subprocess.run(
+        [folder / "scripts/build_images", *words],
+        env={**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "docker", "status", "said"),
+    [
+        (["--monitor"], "exit 0", 2, "unknown argument '--monitor'; usage: scripts/build_images"),
+        ([], "exit 1", 1, "docker does not answer; start it, or run the tests with --redis="),
+    ],
+    ids=["mistyped", "no docker"],
+)
+def test_what_keeps_images_from_being_built_is_one_line(
+    tmp_path: Path, words: list[str], docker: str, status: int, said: str
+) -> None:
+    done = build_images(*words, docker=docker, folder=tmp_path)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / ".env").exists()
