@@ -125,6 +125,9 @@ NO_CALL: dict[str, Item] = {
     "an ETA that is none": with_header(eta="next week"),
     "an ETA beyond the calendar": with_header(eta="9999-12-31T23:59:59-12:00"),
     "an expiry that is none": with_header(expires=[1]),
+    "an expiry, and stamps that are none": with_header(
+        expires="2100-01-01T00:00:00+00:00", stamped_headers=5
+    ),
     "time limits that are none": with_header(timelimit=[float("nan"), {}]),
     "time limits below zero": with_header(timelimit=[-1, -5]),
     "a name to show that fakes a log line": with_header(shadow="x\r\n2026-01-01 all is well"),
