@@ -18,7 +18,7 @@ MACHINE = {
 }
 
 
-def written() -> str:
+def written(*failed: str) -> str:
     series = Series("ours", "mails/s", [10.0, 30.0, 20.0], {"ratio_to_fastest_peer": 3.0}, {"n": 5})
     storm = Benchmark("storm", "A storm", [series], {"n": 5}, "20 mails a second", ["Be careful."])
     told = {**storm.as_json(), "machine": MACHINE}
@@ -28,6 +28,7 @@ def written() -> str:
         at=datetime(2026, 11, 25, 7, 0, tzinfo=UTC),
         seconds=600,
         words={"storm": "--n 5"},
+        failed=failed,
     )
 
 
@@ -45,3 +46,10 @@ def test_the_machine_the_versions_and_the_commit_stand_above_the_figures() -> No
 def test_each_chapter_says_how_it_is_run_alone_and_what_it_is_not() -> None:
     assert "python -m scripts.bench_storm --n 5" in written()
     assert "- Be careful." in written()
+
+
+def test_what_could_not_be_measured_is_named() -> None:
+    assert "Not measured" not in written()
+    assert "Not measured in this run, for they ended in an error: drain, growth." in written(
+        "drain", "growth"
+    )
