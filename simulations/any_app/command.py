@@ -132,6 +132,9 @@ def _found(name: str) -> Celery:
     try:
         found = find_app(name)
     except Exception as error:
+        module, _, attribute = name.partition(":")
+        if attribute and module in sys.modules and not hasattr(sys.modules[module], attribute):
+            raise ValueError(f"--app {name}: {module} has no {attribute}") from error
         raise ValueError(
             f"--app {name}: {type(error).__name__}: {error}; name it as celery -A takes it, from "
             "the folder that you start it in"
@@ -150,6 +153,8 @@ def _show(console: Console, outcome: AppOutcome) -> None:
         f"{plan.concurrency} slots: {outcome.events:,} events in {outcome.wall_seconds:.1f} s",
         highlight=False,
     )
+    for warning in outcome.warnings:
+        say(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     if peak.deepest:
         say(
             f"The backlog is deepest in the hour from {peak.begins}: {peak.deepest:,} messages, "

@@ -75,6 +75,8 @@ class AppOutcome:
     """Messages that still waited or ran at the end."""
     sometimes: dict[str, int]
     """How often things went wrong."""
+    warnings: list[str] = field(default_factory=list)
+    """Where the app's real workers would do something else."""
     changing_days: dict[str, dict[str, int]] = field(default_factory=dict)
     """Runs of each entry on the next days on which the clocks change, and on a plain one."""
 
@@ -109,6 +111,7 @@ class AppOutcome:
             "hours": [vars(hour) for hour in self.hours],
             "together": self.together,
             "left": self.left,
+            "warnings": self.warnings,
             "changing_days": self.changing_days,
             "replay": self.plan.command,
         }

@@ -16,7 +16,7 @@ from celery import Celery
 
 from simulations.any_app.outcome import AppOutcome, AppPlan, Hour
 from simulations.any_app.service_times import ServiceTimes
-from simulations.any_app.twin import names_of, queues_of, signals_muted, twin_of
+from simulations.any_app.twin import names_of, queues_of, signals_muted, twin_of, warnings_of
 from simulations.engine import Deployment, WorkerGroup
 from simulations.engine.clock import wall_seconds
 from simulations.engine.faults import ENGINE_FAULTS, schedule
@@ -41,7 +41,7 @@ class _Hours:
     def see(self, now: datetime, event: str, fields: Mapping[str, Any]) -> None:
         if event in ("published", "redelivered", "duplicated"):
             self._depth[fields["queue"]] += 1
-        elif event == "received":
+        elif event in ("received", "discarded"):
             self._depth[fields["queue"]] -= 1
         elif event == "started":
             self._at_work[fields["worker"]].add(fields["id"])
@@ -105,6 +105,8 @@ def replay(
     rng = Random(f"{plan.seed}:service times")
     twin = twin_of(theirs, times, rng)
     tasks = names_of(theirs)
+    queues = queues_of(twin, tasks)
+    warnings = warnings_of(theirs, queues)
     start, end, zone = span_of(twin, plan)
     figures, hours = Figures(start=start, end=end), _Hours(zone)
     with ExitStack() as stack:
@@ -114,7 +116,7 @@ def replay(
                 twin,
                 start=start - WARM_UP,
                 seed=plan.seed,
-                workers=[WorkerGroup(plan.workers, plan.concurrency, queues_of(twin, tasks))],
+                workers=[WorkerGroup(plan.workers, plan.concurrency, queues)],
                 beats=plan.beats,
                 broker_url=plan.broker_url,
                 trace_into=trace_into,
@@ -130,8 +132,8 @@ def replay(
             deployment.run_until(min(end, deployment.now + STRIDE))
             if progress is not None:
                 progress(deployment.now, deployment.trace.lines)
-        queues = figures.queues()
-        for queue, each in queues.items():
+        of_queues = figures.queues()
+        for queue, each in of_queues.items():
             each["wait_max"] = percentile(figures.waits[queue], 1.0)
         return AppOutcome(
             plan=plan,
@@ -142,7 +144,7 @@ def replay(
             wall_seconds=wall_seconds() - began,
             beat={name: figures.beat[name] for name in sorted(twin.conf.beat_schedule or {})},
             tasks={name: dict(each) for name, each in sorted(figures.tasks.items())},
-            queues=queues,
+            queues=of_queues,
             hours=hours.hours,
             together=hours.together(),
             left=sum(
@@ -151,6 +153,7 @@ def replay(
             )
             + max(0, sum(figures.depth.values())),
             sometimes=_sometimes(deployment, plan),
+            warnings=warnings,
         )
 
 

@@ -103,6 +103,7 @@ def _verdict(outcome: AppOutcome) -> Verdict:
             f"One message in a hundred waited longer than {wait['wait_p99']:,.3g} s in {slowest}, "
             f"where waits were longest; the longest there was {wait['wait_max']:,.3g} s."
         )
+    lines += [f"Warning: {each}." for each in outcome.warnings]
     lines += _changes(outcome)
     if outcome.left:
         left = "1 task was" if outcome.left == 1 else f"{outcome.left:,} tasks were"

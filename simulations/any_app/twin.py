@@ -128,6 +128,28 @@ def queues_of(twin: Celery, tasks: set[str]) -> tuple[str, ...]:
     return tuple(sorted(named))
 
 
+def warnings_of(theirs: Celery, served: tuple[str, ...]) -> list[str]:
+    """What the replay does that its real workers would not, or the other way round.
+
+    ``served`` are the queues that the replay's workers take from.
+    """
+    schedule = (theirs.conf.beat_schedule or {}).items()
+    found = [
+        f"beat entry {name} names {entry['task']}, which is no task of the app: a worker throws "
+        "its messages away"
+        for name, entry in sorted((name, dict(entry)) for name, entry in schedule)
+        if entry["task"] not in theirs.tasks
+    ]
+    by_default = theirs.amqp.queues.consume_from
+    others = [name for name in served if name not in by_default]
+    if others:
+        found.append(
+            f"the replay's workers take from {', '.join(served)}; a real one takes from "
+            f"{', '.join(sorted(by_default))} alone where -Q does not name {', '.join(others)}"
+        )
+    return found
+
+
 @contextmanager
 def signals_muted() -> Iterator[None]:
     """Call none of the functions that they have connected to Celery's signals."""

@@ -114,8 +114,12 @@ class Deployment:
             stack.enter_context(self.clock.in_force(self.loop.sleep))
             stack.enter_context(seeded(self.rng("celery")))
             stack.enter_context(on_virtual_broker(self.app, self.broker))
-            signals.task_received.connect(self._received)
-            stack.callback(signals.task_received.disconnect, self._received)
+            for told, of in (
+                (signals.task_received, self._received),
+                (signals.task_unknown, self._discarded),
+            ):
+                told.connect(of)
+                stack.callback(told.disconnect, of)
             stack.enter_context(self._interruptible())
             stack.callback(self._end_processes)
             for group in self._groups:
@@ -241,6 +245,17 @@ class Deployment:
                 task=request.name,
                 id=request.id,
                 queue=request.delivery_info.get("routing_key"),
+                worker=running.name,
+            )
+
+    def _discarded(self, message: Any, name: str, id: str, **_: Any) -> None:
+        running = self.loop.current
+        if isinstance(running, WorkerProcess):
+            self.trace.emit(
+                "discarded",
+                task=name,
+                id=id,
+                queue=message.delivery_info.get("routing_key"),
                 worker=running.name,
             )
 

@@ -33,7 +33,7 @@ class Figures:
             self.published[queue] += event == "published"
             if event == "redelivered":
                 self.tasks[fields["task"]]["redelivered"] += 1
-        elif event == "received":
+        elif event in ("received", "discarded"):
             queue = fields["queue"]
             self.depth[queue] -= 1
             since = self._since.pop(fields["id"], None)

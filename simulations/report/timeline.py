@@ -98,6 +98,7 @@ class Timeline:
             "redelivered": self._waiting,
             "duplicated": self._waiting,
             "received": self._received,
+            "discarded": self._received,
             "started": self._started,
             "beat": self._beat,
             "mail": self._mail,

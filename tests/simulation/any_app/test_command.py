@@ -118,9 +118,48 @@ def test_a_seed_gives_the_same_day_again_also_with_a_kill(tmp_path: Path) -> Non
     assert first["replay"] == again["replay"]
 
 
+ODD_APP = """
+from celery import Celery
+
+app = Celery("odd", broker="redis://nowhere")
+app.conf.beat_schedule = {
+    "gone": {"task": "odd.gone", "schedule": 3600.0},
+    "slow": {"task": "odd.slow", "schedule": 3600.0},
+}
+app.conf.task_routes = {"odd.slow": {"queue": "slow"}}
+
+
+@app.task(name="odd.slow")
+def slow():
+    pass
+"""
+
+
+def test_what_real_workers_would_do_otherwise_is_said(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(ODD_APP)
+    path, page = tmp_path / "day.json", tmp_path / "day.html"
+    ended = day(str(tmp_path), "--app", "odd:app", "--json", str(path), "--report", str(page))
+    assert ended.returncode == 0, ended.stderr
+    figures = json.loads(path.read_text())
+    assert figures["warnings"] == [
+        "beat entry gone names odd.gone, which is no task of the app: a worker throws its "
+        "messages away",
+        "the replay's workers take from celery, slow; a real one takes from celery alone where "
+        "-Q does not name slow",
+    ]
+    for warning in figures["warnings"]:
+        assert f"warning: {warning}" in ended.stdout
+        assert warning in Read(page.read_text(encoding="utf-8")).within("verdict")
+    assert figures["beat"] == {"gone": 24, "slow": 24}
+    assert figures["tasks"]["odd.slow"]["succeeded"] == 24
+    assert max(hour["deepest"] for hour in figures["hours"]) <= 2, "what is thrown away is gone"
+    assert figures["left"] <= 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--app", "feeds.worker:nosuch"], "--app feeds.worker:nosuch: feeds.worker has no nosuch"),
         (["--app", "feeds.nothing"], "--app feeds.nothing: ModuleNotFoundError"),
         (["--app", "feeds.worker:chain"], "that is no Celery app"),
         (["--app", "feeds.worker", "--fault", "smtp-down@10:00/5m"], "there is no fault"),
