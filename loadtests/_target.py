@@ -74,8 +74,10 @@ class Target:
         return shown(self.settings.broker)
 
     def queues_by_worker(self) -> Mapping[str, frozenset[str]]:
-        """Which queues each worker takes from; those that are paused it does not."""
-        return queues_by_worker(self.app, timeout=REPLY_SECONDS)
+        """Which queues each worker takes from, or the workers of one name together; not from
+        those that are paused."""
+        found = queues_by_worker(self.app, timeout=REPLY_SECONDS)
+        return {name: frozenset().union(*of) for name, of in found.items()}
 
     def check_workers(self, queues: Collection[str]) -> Mapping[str, frozenset[str]]:
         """As ``queues_by_worker``. Raises ``LoadTestError`` where one of ``queues`` has none."""

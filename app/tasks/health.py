@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain
 from typing import Any, NoReturn
 
 from kombu.exceptions import OperationalError
@@ -89,21 +90,29 @@ def main(arguments: Sequence[str]) -> int:
 
 def _ask_workers(expected: Set[str]) -> tuple[int | None, list[str]]:
     """How many answer, and what is wrong with that."""
-    found: dict[str, frozenset[str]] = {}
+    found: dict[str, list[frozenset[str]]] = {}
     unserved = expected
     for _ in range(ATTEMPTS):
         try:
-            found |= queues_by_worker(celery_app, timeout=1.0)
+            answers = queues_by_worker(celery_app, timeout=1.0)
         except (OperationalError, RedisError, OSError) as error:
             return None, [f"Redis does not answer: {reason(error)}"]
-        unserved = expected - frozenset().union(*found.values())
+        # Of workers that share a name one may have been late before.
+        found |= {name: of for name, of in answers.items() if len(of) >= len(found.get(name, ()))}
+        unserved = expected - frozenset().union(*chain.from_iterable(found.values()))
         if found and not unserved:
-            return len(found), []
-    if not found:
-        return 0, [NO_WORKER]
-    names = ",".join(spec.name for spec in routing.QUEUES if spec.name in unserved)
-    problem = f"no worker takes from {names}: start one with -Q {names}, or one without -Q"
-    return len(found), [problem]
+            break
+    problems = [
+        f"{len(of)} workers are called {name}: give each a name of its own with -n"
+        for name, of in sorted(found.items())
+        if len(of) > 1
+    ]
+    if found and unserved:
+        names = ",".join(spec.name for spec in routing.QUEUES if spec.name in unserved)
+        problems.append(
+            f"no worker takes from {names}: start one with -Q {names}, or one without -Q"
+        )
+    return sum(map(len, found.values())), problems if found else [NO_WORKER]
 
 
 def _of_eviction() -> list[str]:

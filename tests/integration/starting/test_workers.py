@@ -96,3 +96,16 @@ def test_a_child_that_grows_beyond_its_memory_is_replaced_after_its_task(
     bench.wait_for_effects(2, timeout=READY)
     pids = [pid for job in jobs.effects() for pid in jobs.worker_pids(job)]
     assert len(set(pids)) == len(pids) == 2
+
+
+@pytest.mark.timeout(120)
+def test_two_workers_of_one_name_are_both_heard(shell: Shell, bench: JobBench) -> None:
+    some, others = "celery,email,notifications", "bookings,cache,analytics,maintenance"
+    for queues in (some, others):
+        shell.start_worker(
+            f"celery -A app.tasks worker -Q {queues} --loglevel=info -n same@here", name=queues
+        )
+    said = shell.run("python -m app.tasks.health")
+    assert "2 workers are called same@here: give each a name of its own with -n" in said.stdout
+    assert "no worker takes from" not in said.stdout
+    assert said.stderr == ""

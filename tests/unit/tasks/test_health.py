@@ -32,10 +32,12 @@ class Workers:
     """What those that answer take from, each time that they are asked."""
 
     def __init__(self) -> None:
-        self.answers: list[dict[str, frozenset[str]] | Exception] = [{"one": ALL, "other": ALL}]
+        self.answers: list[dict[str, list[frozenset[str]]] | Exception] = [
+            {"one": [ALL], "other": [ALL]}
+        ]
         self.asked = 0
 
-    def __call__(self, _app: Celery, *, timeout: float) -> dict[str, frozenset[str]]:
+    def __call__(self, _app: Celery, *, timeout: float) -> dict[str, list[frozenset[str]]]:
         self.asked += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
@@ -120,7 +122,11 @@ def test_queues_that_no_worker_takes_from_are_a_problem(
     workers: Workers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workers.answers = [
-        {"most": ALL - {"bookings", "cache"}, "slow": frozenset({"cache"}), "own": frozenset()}
+        {
+            "most": [ALL - {"bookings", "cache"}],
+            "slow": [frozenset({"cache"})],
+            "own": [frozenset()],
+        }
     ]
     assert main([]) == 1
     assert capsys.readouterr().out.splitlines()[:2] == [
@@ -132,7 +138,7 @@ def test_queues_that_no_worker_takes_from_are_a_problem(
 def test_a_paused_queue_is_one_that_no_worker_takes_from_and_is_no_problem(
     workers: Workers, now: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workers.answers = [{"one": ALL - {"email"}}]
+    workers.answers = [{"one": [ALL - {"email"}]}]
     with db.transaction() as session:
         session.add(PausedQueue(name="email", paused_at=now.now))
     assert main([]) == 0
@@ -142,10 +148,23 @@ def test_a_paused_queue_is_one_that_no_worker_takes_from_and_is_no_problem(
 def test_workers_that_are_slow_to_answer_are_asked_again(
     workers: Workers, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, other = {"one": ALL - {"email"}}, {"other": frozenset({"email"})}
+    one, other = {"one": [ALL - {"email"}]}, {"other": [frozenset({"email"})]}
     workers.answers = [one, other, {}]
     assert main(["--json"]) == 0
     assert (json.loads(capsys.readouterr().out)["workers"], workers.asked) == (2, 2)
+
+
+def test_workers_of_one_name_are_told_apart_from_one_and_are_a_problem(
+    workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = frozenset({"celery", "email", "notifications"})
+    workers.answers = [{"celery@here": [some, ALL - some]}]
+    assert main(["--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["workers"], told["problems"]) == (
+        2,
+        ["2 workers are called celery@here: give each a name of its own with -n"],
+    )
 
 
 def test_workers_that_have_all_answered_are_not_asked_again(workers: Workers) -> None:
