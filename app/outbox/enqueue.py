@@ -36,11 +36,12 @@ def enqueue(
     exactly once, whatever happens to the broker in between.
 
     ``at`` (aware) is when it is due, at once where left out. With a ``key`` there is one
-    entry that is not cancelled: a second call changes nothing and returns the first
-    one's id. ``urgency`` (0 to 9) overrides its queue's. ``due_instant`` (aware) is what
+    entry that is not cancelled: a second call for that task changes nothing and returns
+    the first one's id. ``urgency`` (0 to 9) overrides its queue's. ``due_instant`` (aware) is what
     the task finds as ``self.due_at``; ``at`` where left out. Arguments must be JSON.
 
-    Raises ``TypeError`` for arguments that are not JSON, and for Celery signatures:
+    Raises ``ValueError`` for a key that is empty, or that another task's entry has, and
+    ``TypeError`` for arguments that are not JSON, and for Celery signatures:
     links, chords and groups are published by Celery itself, after our commit and
     outside its safety. Enqueue the next step in the transaction of the step before.
     """
@@ -58,13 +59,18 @@ def enqueue(
             due_instant=due_instant,
         )
         if entry_id is None:
-            existing = session.scalar(
-                select(OutboxEntry.id).where(
+            existing = session.execute(
+                select(OutboxEntry.id, OutboxEntry.task).where(
                     OutboxEntry.key == key, OutboxEntry.state != OutboxState.CANCELLED
                 )
-            )
+            ).one_or_none()
             if existing is not None:
-                return existing
+                if existing.task != task:
+                    raise ValueError(
+                        f"the key {key!r} of {task} is taken by an entry of {existing.task}: "
+                        "begin it with what the work is"
+                    )
+                return existing.id
             # Somebody cancelled it between the two statements: the key is free again.
     if at is None or at <= now:
         session.info.setdefault(_DUE_NOW, []).append(entry_id)
@@ -130,6 +136,8 @@ def _insert(
     for name, instant in (("at", at), ("due_instant", due_instant)):
         if instant is not None and instant.tzinfo is None:
             raise TypeError(f"{name}={instant!r} is naive: pass an aware instant, such as in UTC")
+    if key == "":
+        raise ValueError(f"the key of {task} is empty: leave it out, or let it name the work")
     if not isinstance(task, str):
         raise TypeError(f"enqueue takes a task's name, not a {type(task).__name__}")
     for position, arg in (*enumerate(args), *kwargs.items()):

@@ -159,3 +159,23 @@ def test_a_naive_instant_is_refused(database: Engine) -> None:
 def test_an_urgency_out_of_range_is_refused(database: Engine) -> None:
     with db.transaction() as session, pytest.raises(ValueError, match="between 0 and 9"):
         outbox.enqueue(session, TASK, urgency=10)
+
+
+def test_an_empty_key_is_refused(database: Engine) -> None:
+    with (
+        pytest.raises(ValueError, match=f"the key of {TASK} is empty"),
+        db.transaction() as session,
+    ):
+        outbox.enqueue(session, TASK, key="")
+    assert entries() == []
+
+
+def test_a_key_that_another_tasks_entry_has_is_refused(
+    database: Engine, broker: FakeBroker
+) -> None:
+    other = "app.tasks.cache.update_availability"
+    with db.transaction() as session:
+        outbox.enqueue(session, TASK, key="42")
+    refusal = f"the key '42' of {other} is taken by an entry of {TASK}"
+    with pytest.raises(ValueError, match=refusal), db.transaction() as session:
+        outbox.enqueue(session, other, key="42")
