@@ -6,11 +6,12 @@ import re
 import sys
 from types import TracebackType
 
-from app.settings_files import value_from_file
+from app.settings_files import SettingsError, value_from_file
 from app.tasks import command_line
 
 CANNOT_LISTEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 DEFAULT_PORT = "5555"
+HIGHEST_PORT = 65535
 LOGIN = "FLOWER_BASIC_AUTH"
 
 
@@ -19,8 +20,8 @@ def configure() -> None:
 
     It listens on 127.0.0.1: Flower's own default is every interface, with no login. Its
     login may stand in the file that FLOWER_BASIC_AUTH_FILE names; raises ``SettingsError``
-    where that cannot be read. Flower reads FLOWER_* variables after it has loaded the app,
-    so this is early enough.
+    where that cannot be read, or where its port is none. Flower reads FLOWER_* variables
+    after it has loaded the app, so this is early enough.
     """
     os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")
     login = value_from_file(LOGIN)
@@ -30,6 +31,13 @@ def configure() -> None:
         del os.environ[f"{LOGIN}_FILE"]
     if command_line.celery_command() == command_line.FLOWER:
         sys.excepthook = _explain
+        _check_port(_option("port", DEFAULT_PORT))
+
+
+def _check_port(port: str) -> None:
+    # Flower ends in a traceback of a word, and takes 99999 for 34463.
+    if not port.isdecimal() or int(port) > HIGHEST_PORT:
+        raise SettingsError(f"--port {port}: no port; for example --port={DEFAULT_PORT}")
 
 
 def _explain(

@@ -1,6 +1,7 @@
 """What Flower finds in its environment."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,23 @@ def test_a_login_that_cannot_be_read_is_an_error_and_no_open_door(
     monkeypatch.setenv("FLOWER_BASIC_AUTH_FILE", str(tmp_path / "missing"))
     with pytest.raises(SettingsError, match=r"^FLOWER_BASIC_AUTH_FILE: cannot read"):
         flower.configure()
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    """Let this process be ``celery -A app.tasks`` with these words."""
+    line = ["celery", "-A", "app.tasks", *words]
+    monkeypatch.setattr(sys, "argv", line)
+    monkeypatch.setattr(sys, "orig_argv", ["python", *line])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+@pytest.mark.parametrize("port", ["abc", "99999", "-1"])
+def test_a_port_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    typed(monkeypatch, "flower", f"--port={port}")
+    with pytest.raises(SettingsError, match=f"^--port {port}: no port; for example --port=5555$"):
+        flower.configure()
+
+
+def test_the_port_of_another_command_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed(monkeypatch, "report", "--port=abc")
+    flower.configure()
