@@ -63,7 +63,8 @@ def age(length: timedelta) -> str:
 def exact(length: timedelta) -> str:
     """A duration of whole seconds as somebody typed it, or in a larger unit: 90m, 2h, 30d."""
     seconds = int(length.total_seconds())
-    return next(f"{seconds // size}{unit}" for unit, size in _UNITS if seconds % size == 0)
+    units = ((unit, size) for unit, size in _UNITS if size == 1 or seconds >= size)
+    return next(f"{seconds // size}{unit}" for unit, size in units if seconds % size == 0)
 
 
 def instant(at: datetime | None) -> str:

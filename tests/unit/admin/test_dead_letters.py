@@ -188,3 +188,6 @@ def test_a_purge_says_how_many(admin: Admin, database: Engine, now: FakeClock) -
     assert answer.out == "3 dead letters of more than 30d ago deleted\n"
     assert states() == {young: OutboxState.DEAD}
     assert admin("deadletters", "purge", "--before", "30d", "--json").json == {"purged": 0}
+    now.advance(seconds=1)
+    answer = admin("deadletters", "purge", "--before", "0s")
+    assert answer.out == "1 dead letter of more than 0s ago deleted\n"
