@@ -65,12 +65,13 @@ def enqueue(
                 )
             ).one_or_none()
             if existing is not None:
-                if existing.task != task:
+                existing_id, of_task = existing
+                if of_task != task:
                     raise ValueError(
-                        f"the key {key!r} of {task} is taken by an entry of {existing.task}: "
+                        f"the key {key!r} of {task} is taken by an entry of {of_task}: "
                         "begin it with what the work is"
                     )
-                return existing.id
+                return existing_id
             # Somebody cancelled it between the two statements: the key is free again.
     if at is None or at <= now:
         session.info.setdefault(_DUE_NOW, []).append(entry_id)
