@@ -30,14 +30,11 @@ class Prometheus:
             return json.load(answer)["data"]
 
     def samples(self, expression: str) -> list[Any]:
-        """What an expression is now, the dashboard's variables filled in.
-
-        Not a number, as a quantile of nothing, is no sample.
-        """
+        """What an expression is now, the dashboard's variables filled in."""
         for name, value in self._variables.items():
             expression = expression.replace(name, value)
         found: list[Any] = self.ask("query", query=expression)["result"]
-        return [each for each in found if each["value"][1] != "NaN"]
+        return found
 
     def rules(self) -> list[dict[str, Any]]:
         return [rule for group in self.ask("rules")["groups"] for rule in group["rules"]]

@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -87,11 +88,12 @@ def test_a_pickle_for_the_remote_control_ends_no_worker_and_is_not_loaded(
     made = tmp_path / "made"
     worker = bench.live.start_worker()
     with redis.Redis.from_url(bench.live.redis_url) as client:
+        database = client.connection_pool.connection_kwargs["db"]
         for kind in PICKLES:
             item = envelope(raw=a_pickle(made), head={}) | {"content-type": kind}
-            database = client.connection_pool.connection_kwargs["db"]
-            told = client.publish(f"/{database}.celery.pidbox", json.dumps(item))
-            assert told >= 1, "nobody listened"
+            tell = partial(client.publish, f"/{database}.celery.pidbox", json.dumps(item))
+            # The worker listens a moment after it says that it is ready.
+            bench.wait_until(lambda tell=tell: tell() > 0, timeout=ANSWER)
     bench.enqueue("effect", "after")
     bench.wait_for_effects(1, timeout=ANSWER)
     assert worker.alive
