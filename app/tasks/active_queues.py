@@ -7,10 +7,8 @@ from operator import itemgetter
 
 from celery import Celery
 
-Found = Mapping[str, list[frozenset[str]]]
 
-
-def queues_by_worker(app: Celery, *, timeout: float) -> Found:
+def queues_by_worker(app: Celery, *, timeout: float) -> Mapping[str, list[frozenset[str]]]:
     """For each name of a worker that answers within ``timeout`` seconds: what it takes from.
 
     A list, for several workers may share a name, where nobody gave them their own; Celery's

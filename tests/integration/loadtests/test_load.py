@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -287,39 +288,39 @@ def test_a_queue_that_no_worker_takes_from_is_named(live: Deployment, locust: Lo
     assert locust.waiting() == 0
 
 
+@pytest.fixture
+def other_database(tmp_path: Path) -> Iterator[Engine]:
+    """Of a deployment that has not the Redis of the workers."""
+    made = db.create_database_engine(f"sqlite:///{tmp_path}/other.db")
+    schema.prepare(made)
+    yield made
+    made.dispose()
+
+
 def test_the_database_of_another_deployment_is_refused(
-    live: Deployment, locust: Locust, tmp_path: Path, engine: Engine
+    live: Deployment, locust: Locust, other_database: Engine
 ) -> None:
     live.start_worker()
-    url = f"sqlite:///{tmp_path}/other.db"
-    other = db.create_database_engine(url)
-    schema.prepare(other)
-    done = locust.run("-u", "1", "-t", "2s", DATABASE_URL=url)
+    done = locust.run("-u", "1", "-t", "2s", DATABASE_URL=str(other_database.url))
     assert done.status == 2, done.output
     assert "DATABASE_URL: no worker of --host did within" in done.output
-    assert sum(rows(other).values()) == 0
-    for each in (engine, other):
-        each.dispose()
+    assert sum(rows(other_database).values()) == 0
 
 
 def test_ctrl_c_while_it_asks_whose_database_it_is_leaves_no_row(
-    live: Deployment, locust: Locust, tmp_path: Path, engine: Engine
+    live: Deployment, locust: Locust, other_database: Engine
 ) -> None:
     live.start_worker()
-    url = f"sqlite:///{tmp_path}/other.db"
-    other = db.create_database_engine(url)
-    schema.prepare(other)
-    process = locust.start("--headless", f"--host={live.redis_url}", "-u", "1", DATABASE_URL=url)
+    words = ("--headless", f"--host={live.redis_url}", "-u", "1")
+    process = locust.start(*words, DATABASE_URL=str(other_database.url))
     deadline = time.monotonic() + 60
-    while not rows(other)["outbox_entries"]:
+    while not rows(other_database)["outbox_entries"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.signal(signal.SIGINT)
     done = locust.end(process)
     assert done.status == 130, done.output
-    assert sum(rows(other).values()) == 0
-    for each in (engine, other):
-        each.dispose()
+    assert sum(rows(other_database).values()) == 0
 
 
 def test_the_objectives_of_somebody_else_are_judged_by(

@@ -10,6 +10,13 @@ from scripts.live.sentinels import SentinelledRedis
 COUNT = 200
 
 
+def half_is_under_way(bench: JobBench) -> None:
+    bench.live.start_worker()
+    bench.live.start_beat()
+    bench.enqueue_many("effect", COUNT // 2)
+    bench.wait_for_effects(COUNT // 10, timeout=30)
+
+
 def all_are_done_once_by_the_same_processes(bench: JobBench) -> bool:
     bench.wait_until(lambda: bench.states() == {OutboxState.DONE: COUNT}, timeout=120)
     assert jobs.effects() == {f"job-{number}": 1 for number in range(COUNT)}
@@ -21,10 +28,7 @@ def test_what_a_killed_master_had_not_passed_on_is_sent_again(
     sentinelled: SentinelledRedis, sentinelled_bench: JobBench
 ) -> None:
     bench = sentinelled_bench
-    bench.live.start_worker()
-    bench.live.start_beat()
-    bench.enqueue_many("effect", COUNT // 2)
-    bench.wait_for_effects(COUNT // 10, timeout=30)
+    half_is_under_way(bench)
     lost, replica = sentinelled.master, sentinelled.cut_off_replica()
     bench.enqueue_many("effect", COUNT // 2, first=COUNT // 2)
     lost.kill()
@@ -39,10 +43,7 @@ def test_a_master_that_hung_and_comes_back_doubles_nothing(
     sentinelled: SentinelledRedis, sentinelled_bench: JobBench
 ) -> None:
     bench = sentinelled_bench
-    bench.live.start_worker()
-    bench.live.start_beat()
-    bench.enqueue_many("effect", COUNT // 2)
-    bench.wait_for_effects(COUNT // 10, timeout=30)
+    half_is_under_way(bench)
     lost = sentinelled.master
     lost.pause()
     bench.enqueue_many("effect", COUNT // 2, first=COUNT // 2)
@@ -56,10 +57,7 @@ def test_an_encrypted_master_that_is_killed_is_followed_by_encrypted_sentinels(
     encrypted_sentinels: SentinelledRedis, encrypted_sentinels_bench: JobBench
 ) -> None:
     bench = encrypted_sentinels_bench
-    bench.live.start_worker()
-    bench.live.start_beat()
-    bench.enqueue_many("effect", COUNT // 2)
-    bench.wait_for_effects(COUNT // 10, timeout=30)
+    half_is_under_way(bench)
     lost = encrypted_sentinels.master
     lost.kill()
     bench.enqueue_many("effect", COUNT // 2, first=COUNT // 2)
