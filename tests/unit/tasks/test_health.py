@@ -167,6 +167,19 @@ def test_workers_of_one_name_are_told_apart_from_one_and_are_a_problem(
     )
 
 
+def test_of_workers_of_one_name_one_that_is_late_once_is_not_forgotten(
+    workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some, others = frozenset({"celery"}), ALL - {"celery", "cache"}
+    workers.answers = [{"celery@here": [some, others]}, {"celery@here": [some]}]
+    assert main(["--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["workers"], told["problems"][1:]) == (
+        2,
+        ["no worker takes from cache: start one with -Q cache, or one without -Q"],
+    )
+
+
 def test_workers_that_have_all_answered_are_not_asked_again(workers: Workers) -> None:
     assert main([]) == 0
     assert workers.asked == 1
