@@ -31,6 +31,8 @@ class FakeMailer:
     """For each reader's address: what its next mails raise, before the message is sent."""
     before_data: Callable[[], object] = lambda: None
     """What happens just before the sender is asked whether to proceed."""
+    ahead: float = 0.0
+    """Seconds that may pass between that question and the message."""
     after_acceptance: Callable[[], object] = lambda: None
     """What happens after the server has accepted a mail and before its answer arrives."""
 
@@ -50,14 +52,14 @@ class FakeMailer:
         self.before_close()
 
     def send(
-        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[], bool]
+        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[float], bool]
     ) -> bool:
         db.refuse_network_in_transaction()
         faults = self.faults.get(recipient)
         if faults:
             raise faults.pop(0)
         self.before_data()
-        if not proceed():
+        if not proceed(self.ahead):
             return False
         self.received.append(parsed(message))
         self.envelopes.append((sender, recipient))

@@ -48,10 +48,10 @@ class _Folder:
         self._folder = folder
 
     def send(
-        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[], bool]
+        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[float], bool]
     ) -> bool:
         db.refuse_network_in_transaction()
-        if not proceed():
+        if not proceed(0.0):
             return False
         try:
             # Local line ends are the format's convention.

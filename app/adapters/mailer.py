@@ -36,12 +36,13 @@ class MailerNotReadyError(Exception):
 
 class MailConnection(Protocol):
     def send(
-        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[], bool]
+        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[float], bool]
     ) -> bool:
         """Send one mail; whether the server accepted it.
 
-        ``proceed`` is asked at the last moment at which the mail can still be withheld;
-        where it says no, nothing is sent and the answer is false. ``message`` has CRLF line
+        ``proceed`` is asked at the last moment at which the mail can still be withheld, with
+        the seconds that may pass from there to the message itself; where it says no, nothing
+        is sent and the answer is false. ``message`` has CRLF line
         ends (RFC 5322). Raises the errors of this module; a connection that raised
         ``MailServerUnavailableError`` or ``MailFateUnknownError`` is of no more use.
         """

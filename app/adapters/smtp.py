@@ -58,13 +58,14 @@ class SmtpMailer:
     @contextmanager
     def open(self) -> Iterator[MailConnection]:
         db.refuse_network_in_transaction()
-        client = self._connect()
+        connection = _Connection(
+            self._connect, answer_timeout=self.answer_timeout, timeout=self.timeout
+        )
         try:
-            yield _Connection(client, answer_timeout=self.answer_timeout, timeout=self.timeout)
-            with suppress(smtplib.SMTPException, OSError):
-                client.quit()
+            yield connection
+            connection.quit()
         finally:
-            client.close()
+            connection.close()
 
     def _connect(self) -> smtplib.SMTP:
         client: smtplib.SMTP | None = None
@@ -96,25 +97,41 @@ class SmtpMailer:
 
 
 class _Connection:
-    def __init__(self, client: smtplib.SMTP, *, timeout: float, answer_timeout: float) -> None:
-        self._client = client
+    def __init__(
+        self, connect: Callable[[], smtplib.SMTP], *, timeout: float, answer_timeout: float
+    ) -> None:
+        self._connect = connect
+        self._client = connect()
         self._timeout = timeout
         self._answer_timeout = answer_timeout
 
+    def quit(self) -> None:
+        with suppress(smtplib.SMTPException, OSError):
+            self._client.quit()
+
+    def close(self) -> None:
+        self._client.close()
+
     def send(
-        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[], bool]
+        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[float], bool]
     ) -> bool:
         db.refuse_network_in_transaction()
         check_address(recipient)
+        if self._client.sock is None:
+            self._client = self._connect()
         if self._client.has_extn("pipelining"):
-            self._say_from_whom_to_whom(sender, recipient)
+            self._ask_together(f"MAIL FROM:<{sender}>", f"RCPT TO:<{recipient}>", "DATA")
+            if not proceed(0.0):
+                # Nothing else takes a DATA back.
+                self._client.close()
+                return False
         else:
-            self._command("MAIL", lambda: self._client.mail(sender))
-            self._command("RCPT", lambda: self._client.rcpt(recipient))
-        if not proceed():
-            self._reset()
-            return False
-        self._command("DATA", lambda: self._client.docmd("DATA"), expected=GO_AHEAD)
+            self._ask(f"MAIL FROM:<{sender}>")
+            self._ask(f"RCPT TO:<{recipient}>")
+            if not proceed(self._timeout):
+                self._reset()
+                return False
+            self._ask("DATA")
         code, text = self._transmit(message)
         if code == CLOSING:
             self._client.close()
@@ -122,34 +139,51 @@ class _Connection:
             raise self._refusal(code, text, to="the message")
         return True
 
-    def _say_from_whom_to_whom(self, sender: str, recipient: str) -> None:
-        """Both commands in one packet, and then both answers: a wait less (RFC 2920)."""
-        answers: list[tuple[int, bytes]] = []
+    def _ask(self, command: str) -> None:
+        self._say(command, to=command)
+        code, text = self._listen(command)
+        if not _is_agreed(command, code):
+            raise self._refusal(code, text, to=_verb(command))
 
-        def both() -> tuple[int, bytes]:
-            self._client.send(
-                f"MAIL FROM:{smtplib.quoteaddr(sender)}\r\n"
-                f"RCPT TO:{smtplib.quoteaddr(recipient)}\r\n"
-            )
-            answers.append(self._client.getreply())
-            if answers[0][0] != CLOSING:
-                answers.append(self._client.getreply())
-            return answers[0]
-
-        self._command("MAIL", both)
-        self._command("RCPT", lambda: answers[1])
-
-    def _command(
-        self, name: str, ask: Callable[[], tuple[int, bytes]], *, expected: int | None = None
-    ) -> None:
-        try:
-            code, text = ask()
-        except (smtplib.SMTPException, OSError) as error:
-            self._client.close()
-            raise MailServerUnavailableError(f"{_why(error)} at {name}") from error
-        if code == expected or (expected is None and 200 <= code < 300):
+    def _ask_together(self, *commands: str) -> None:
+        """All commands in one packet, then all answers: one wait instead of one for each
+        (RFC 2920)."""
+        self._say("\r\n".join(commands), to=commands[0])
+        refused: tuple[int, bytes, str] | None = None
+        for command in commands:
+            code, text = self._listen(command)
+            if refused is None and not _is_agreed(command, code):
+                refused = code, text, _verb(command)
+            if code == CLOSING:
+                break
+        if refused is None:
             return
-        raise self._refusal(code, text, to=name)
+        if code == GO_AHEAD:
+            self._send_nothing()
+        code, text, verb = refused
+        raise self._refusal(code, text, to=verb)
+
+    def _send_nothing(self) -> None:
+        # RFC 2920, 3.1, where the server goes ahead although it refused the only reader. If it
+        # fails, the next mail will notice.
+        with suppress(smtplib.SMTPException, OSError):
+            self._client.docmd(".")
+
+    def _say(self, text: str, *, to: str) -> None:
+        try:
+            self._client.send(f"{text}\r\n")
+        except (smtplib.SMTPException, OSError) as error:
+            raise self._gone(error, at=to) from error
+
+    def _listen(self, command: str) -> tuple[int, bytes]:
+        try:
+            return self._client.getreply()
+        except (smtplib.SMTPException, OSError) as error:
+            raise self._gone(error, at=command) from error
+
+    def _gone(self, error: Exception, *, at: str) -> MailServerUnavailableError:
+        self._client.close()
+        return MailServerUnavailableError(f"{_why(error)} at {_verb(at)}")
 
     def _transmit(self, message: bytes) -> tuple[int, bytes]:
         # From the first byte on, a broken connection leaves the mail's fate unknown: what
@@ -184,9 +218,19 @@ class _Connection:
             self._client.rset()
 
 
+def _verb(command: str) -> str:
+    return command.partition(" ")[0]
+
+
+def _is_agreed(command: str, code: int) -> bool:
+    return code == GO_AHEAD if command == "DATA" else 200 <= code < 300
+
+
 def _with_dots_stuffed(message: bytes) -> bytes:
     """RFC 5321, 4.5.2: a dot that begins a line is doubled; the last line ends."""
-    stuffed = re.sub(rb"(?m)^\.", b"..", message)
+    stuffed = message
+    if message.startswith(b".") or b"\n." in message:  # much sooner told than replaced
+        stuffed = re.sub(rb"(?m)^\.", b"..", message)
     return stuffed if stuffed.endswith(b"\r\n") else stuffed + b"\r\n"
 
 

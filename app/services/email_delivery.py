@@ -39,8 +39,8 @@ from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-WAITS_BEFORE_DATA = 2
-"""Of the waits that a lease has room for, MAIL and RCPT come before DATA."""
+WAITS_BEFORE_MESSAGE = 3
+"""Of the waits that a lease has room for, MAIL, RCPT and DATA come before the message."""
 
 # What a template, a name or a date that nobody thought of may raise. One such mail must not
 # take the rest of its chunk with it.
@@ -109,7 +109,9 @@ class _Delivery:
         self._clock = clock
         self._include_failed = include_failed
         self._lease = timedelta(seconds=settings.mail_lease_seconds)
-        self._before_data = timedelta(seconds=WAITS_BEFORE_DATA * settings.smtp_timeout_seconds)
+        self._before_message = timedelta(
+            seconds=WAITS_BEFORE_MESSAGE * settings.smtp_timeout_seconds
+        )
         # No mail is begun that the task's time limit could interrupt.
         self._ends = clock() + timedelta(
             seconds=max(1, settings.task_soft_time_limit_seconds - settings.mail_lease_seconds)
@@ -205,7 +207,7 @@ class _Delivery:
                 message,
                 sender=sender_address(self._settings),
                 recipient=letter.reader_address,
-                proceed=lambda: self._may_proceed(sending),
+                proceed=lambda ahead: self._may_proceed(sending, ahead),
             )
         except MailRefusedError as error:
             self._fail(claim, str(error))
@@ -251,10 +253,10 @@ class _Delivery:
             email_claims.cancel(session, claim)
             self._cancelled += 1
             return None
-        return _Sending(claim, last_moment=now + self._before_data, letter=letter)
+        return _Sending(claim, last_moment=now + self._before_message, letter=letter)
 
-    def _may_proceed(self, sending: _Sending) -> bool:
-        if self._clock() > sending.last_moment:
+    def _may_proceed(self, sending: _Sending, ahead: float) -> bool:
+        if self._clock() + timedelta(seconds=ahead) > sending.last_moment:
             return False
         with db.reading_tables() as connection:
             return email_claims.is_held(connection, sending.claim)

@@ -69,7 +69,7 @@ class MailProvider:
             raise MailServerUnavailableError("connection refused")
         yield _Connection(self)
 
-    def take(self, message: bytes, recipient: str, proceed: Callable[[], bool]) -> bool:
+    def take(self, message: bytes, recipient: str, proceed: Callable[[float], bool]) -> bool:
         """What one SMTP transaction comes to."""
         db.refuse_network_in_transaction()
         self._loop.sleep(self._latency.slow if self.moods[Mood.SLOW] else self._latency.mail)
@@ -79,7 +79,7 @@ class MailProvider:
             raise MailTemporarilyRefusedError("SMTP 451 4.3.2 to RCPT")
         if recipient.startswith("gone"):
             raise MailRefusedError("SMTP 550 5.1.1 to RCPT")
-        if not proceed():
+        if not proceed(0.0):
             return False
         found = _MESSAGE_ID.search(message)
         key = found[1].decode() if found else "?"
@@ -97,6 +97,6 @@ class _Connection:
         self._provider = provider
 
     def send(
-        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[], bool]
+        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[float], bool]
     ) -> bool:
         return self._provider.take(message, recipient, proceed)

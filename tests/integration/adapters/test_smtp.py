@@ -39,7 +39,7 @@ BOB = "bob@people.example"
 SHORT = 0.3  # seconds: a wait that a test can afford
 
 
-def always() -> bool:
+def always(_ahead: float) -> bool:
     return True
 
 
@@ -47,7 +47,9 @@ def message(body: bytes = b"Hello\r\n", number: int = 1) -> bytes:
     return b"Message-ID: <%d@lessons>\r\nSubject: Guitar\r\n\r\n%s" % (number, body)
 
 
-def send(mailer: SmtpMailer, *recipients: str, proceed: Callable[[], bool] = always) -> list[bool]:
+def send(
+    mailer: SmtpMailer, *recipients: str, proceed: Callable[[float], bool] = always
+) -> list[bool]:
     with mailer.open() as connection:
         return [
             connection.send(message(number=number), sender=US, recipient=recipient, proceed=proceed)
@@ -89,7 +91,7 @@ def test_a_server_that_takes_several_commands_at_once_gets_them_in_one_packet(
     with MailCatcher(tmp_path / "mail", pipelining=True) as catcher:
         send(SmtpMailer(HOST, catcher.port, hello="lessons.example"), ADA)
     together = [data for data in written if data.startswith(b"MAIL")]
-    assert together == [f"MAIL FROM:<{US}>\r\nRCPT TO:<{ADA}>\r\n".encode()]
+    assert together == [f"MAIL FROM:<{US}>\r\nRCPT TO:<{ADA}>\r\nDATA\r\n".encode()]
 
 
 class RefusesTheFirstSender(Message):
@@ -180,15 +182,46 @@ def test_a_mail_that_is_withheld_at_the_last_moment_never_arrives(
     mailer: SmtpMailer, catcher: MailCatcher
 ) -> None:
     answers = iter([False, True])
-    assert send(mailer, ADA, BOB, proceed=lambda: next(answers)) == [False, True]
+    assert send(mailer, ADA, BOB, proceed=lambda _: next(answers)) == [False, True]
     (kept,) = catcher.mailbox.messages()
     assert kept.get_all("X-Envelope-To") == [BOB]
+
+
+def test_it_is_told_how_long_the_message_may_still_have_to_wait(
+    mailer: SmtpMailer, catcher: MailCatcher
+) -> None:
+    told: list[float] = []
+
+    def ask(ahead: float) -> bool:
+        told.append(ahead)
+        return True
+
+    send(mailer, ADA, proceed=ask)
+    # Where all commands came at once, nothing but the message is left to be said.
+    assert told == ([0.0] if catcher.pipelining else [mailer.timeout])
+
+
+def test_a_withheld_mail_costs_no_other_one_where_no_new_connection_can_be_had(
+    tmp_path: Path,
+) -> None:
+    with MailCatcher(tmp_path / "mail", pipelining=True) as catcher:
+        mailer = SmtpMailer(HOST, catcher.port, hello="lessons.example", timeout=5)
+
+        def stop_the_server(_ahead: float) -> bool:
+            catcher.stop()
+            return False
+
+        with mailer.open() as connection:
+            assert not connection.send(message(), sender=US, recipient=ADA, proceed=stop_the_server)
+            with pytest.raises(MailServerUnavailableError, match=r"^Connection refused$"):
+                connection.send(message(), sender=US, recipient=BOB, proceed=always)
+    assert len(catcher.mailbox) == 0
 
 
 def test_a_refused_reader_is_not_asked_about(mailer: SmtpMailer, catcher: MailCatcher) -> None:
     catcher.reject(550)
 
-    def ask() -> NoReturn:
+    def ask(_ahead: float) -> NoReturn:
         raise AssertionError("asked")
 
     with pytest.raises(MailRefusedError):
@@ -276,16 +309,20 @@ def test_a_server_that_thinks_about_a_mail_for_too_long_leaves_its_fate_unknown(
 
 
 @contextmanager
-def scripted(*replies: bytes | None) -> Iterator[int]:
+def scripted(*replies: bytes | None, listened: list[bytes] | None = None) -> Iterator[int]:
     """A server that says each reply to the next line it gets, the first to nobody's; ``None``
-    says nothing for ever. After the last one it hangs up. Yields its port."""
+    says nothing for ever. After the last one it hangs up. Yields its port; ``listened`` gets
+    the lines."""
+    heard = [] if listened is None else listened
     listening = socket.create_server((HOST, 0))
 
     def converse() -> None:
         with closing(listening.accept()[0]) as peer, peer.makefile("rwb") as lines:
             for number, reply in enumerate(replies):
-                if number and not _next_command(lines):
-                    return
+                if number:
+                    heard.append(_next_command(lines))
+                    if not heard[-1]:
+                        return
                 if reply is None:
                     peer.settimeout(5)
                     lines.read()
@@ -350,10 +387,48 @@ def test_a_server_that_cannot_take_mail_now_has_certainly_not_taken_it(
     assert "\n" not in str(error.value)
 
 
-def test_a_server_that_closes_at_the_first_of_two_commands_is_not_listened_to_any_more() -> None:
-    several = (b"220 hello\r\n", b"250-hello\r\n250 PIPELINING\r\n")
-    with pytest.raises(MailServerUnavailableError, match=r"^SMTP 421 to MAIL$"):
-        to_scripted(*several, b"421 closing\r\n", None)
+TAKES_SEVERAL = (b"220 hello\r\n", b"250-hello\r\n250 PIPELINING\r\n")
+
+
+@pytest.mark.parametrize("before", [(), (OK,)], ids=["MAIL", "RCPT"])
+def test_a_server_that_closes_at_one_of_several_commands_is_not_listened_to_any_more(
+    before: tuple[bytes, ...],
+) -> None:
+    place = ("MAIL", "RCPT")[len(before)]
+    with pytest.raises(MailServerUnavailableError, match=rf"^SMTP 421 to {place}$"):
+        to_scripted(*TAKES_SEVERAL, *before, b"421 closing\r\n", None)
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [(None,), (OK, None), (OK, OK, None), (OK, OK), (OK, OK, b"250 not what we asked\r\n")],
+    ids=lambda replies: f"{len(replies)} {replies[-1]!r:.20}",
+)
+def test_before_the_message_itself_nothing_can_have_been_taken(
+    replies: Sequence[bytes | None],
+) -> None:
+    with pytest.raises(MailServerUnavailableError) as error:
+        to_scripted(*TAKES_SEVERAL, *replies)
+    assert "\n" not in str(error.value)
+
+
+def test_a_server_that_goes_ahead_without_a_reader_gets_a_mail_of_nothing() -> None:
+    """RFC 2920, 3.1: the client then sends a single dot."""
+    listened: list[bytes] = []
+    refused = b"550 5.1.1 nobody\r\n"
+    several = (OK, refused, GO_AHEAD, b"554 5.5.1 no readers\r\n")
+    with (
+        scripted(*TAKES_SEVERAL, *several, OK, listened=listened) as port,
+        pytest.raises(MailRefusedError, match=r"^SMTP 550 5\.1\.1 to RCPT$"),
+    ):
+        send(SmtpMailer(HOST, port, hello="us.example", timeout=SHORT), ADA)
+    assert listened[1:6] == [
+        f"MAIL FROM:<{US}>\r\n".encode(),
+        f"RCPT TO:<{ADA}>\r\n".encode(),
+        b"DATA\r\n",
+        b".\r\n",
+        b"rset\r\n",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def send(stage: Any) -> tuple[bool, float]:
                 b"Message-ID: <a@b>\n",
                 sender="from@people.example",
                 recipient="to@people.example",
-                proceed=lambda: True,
+                proceed=lambda _: True,
             )
     except MailTemporarilyRefusedError:
         return True, stage.loop.slept - before

@@ -320,15 +320,22 @@ def test_a_slow_worker_that_was_accepted_spares_the_reader_the_second_mail(post:
     assert (mail(email_id).state, mail(email_id).uncertain) == (EmailState.SENT, 1)
 
 
+@pytest.mark.parametrize(
+    ("waits", "ahead"), [(2, WAIT), (3, timedelta(0))], ids=["before DATA", "after it"]
+)
 def test_a_mail_whose_lease_has_no_room_for_the_answer_waits_for_the_next_delivery(
-    post: Post,
+    post: Post, waits: int, ahead: timedelta
 ) -> None:
-    (email_id, _) = confirmations()
+    (email_id, other_id) = confirmations()
+    post.mailer.ahead = ahead.total_seconds()
 
-    def slow_server() -> None:
-        post.clock.now += 2 * WAIT + TICK
+    def slow_server(more: timedelta) -> None:
+        post.clock.now += waits * WAIT + more
 
-    post.mailer.before_data = slow_server
+    post.mailer.before_data = lambda: slow_server(timedelta(0))
+    assert post.deliver([other_id]).sent == 1
+    post.mailer.received.clear()
+    post.mailer.before_data = lambda: slow_server(TICK)
     summary = post.deliver([email_id])
     assert (summary.sent, summary.left, post.mailer.received) == (0, (email_id,), [])
     assert isinstance(summary.error, MailServerUnavailableError)
