@@ -1,55 +1,20 @@
 """From what a mail says to the bytes that go to the server."""
 
 from datetime import datetime
-from email.charset import QP, Charset
 from email.header import Header
-from email.mime.multipart import MIMEMultipart
-from email.mime.nonmultipart import MIMENonMultipart
-from email.policy import Compat32
 from email.utils import format_datetime, formataddr, parseaddr
 from functools import cache, lru_cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 
 from app.adapters.mailer import check_address
 from app.services.email_letters import Letter
 from app.services.email_letters.wording import one_line
+from app.services.email_mime import alternatives, fits
 from app.settings import Settings
 
 UNSUBSCRIBE_PATH = "/settings/notifications"
 """On the marketplace's web site."""
-
-LONGEST_LINE = 78
-"""Signs, without the line end (RFC 5322, 2.1.1)."""
-
-
-def _fits(header: str, text: str) -> bool:
-    """Whether a header's text stays as it is, on one line."""
-    return (
-        len(header) + 2 + len(text) <= LONGEST_LINE
-        and text.isascii()
-        and text.isprintable()
-        and text == text.strip()
-    )
-
-
-class _ShortHeaders(Compat32):
-    """The library's policy, which looks for a place to fold only where there is a need.
-
-    It took half of the time of a mail: all headers that come here are encoded already, and
-    nearly all are short.
-    """
-
-    def fold_binary(self, name: str, value: str) -> bytes:
-        if _fits(name, value):
-            return f"{name}: {value}{self.linesep}".encode("ascii")
-        return super().fold_binary(name, value)
-
-
-SHORT_HEADERS = _ShortHeaders(linesep="\r\n")
-
-_QUOTED_PRINTABLE = Charset("utf-8")
-_QUOTED_PRINTABLE.body_encoding = QP
 
 
 def render(letter: Letter, *, settings: Settings, now: datetime) -> bytes:
@@ -69,23 +34,21 @@ def render(letter: Letter, *, settings: Settings, now: datetime) -> bytes:
         "site": settings.public_url,
         "unsubscribe": unsubscribe,
     }
-    mail = MIMEMultipart("alternative", boundary=_boundary(letter))
-    mail["From"] = _sender(settings.mail_from)
-    mail["To"] = _mailbox("To", reader, letter.reader_address)
-    mail["Subject"] = _encoded("Subject", subject)
-    mail["Date"] = format_datetime(now)
-    mail["Message-ID"] = message_id(letter, settings)
+    headers = {
+        "From": _sender(settings.mail_from),
+        "To": _mailbox("To", reader, letter.reader_address),
+        "Subject": _encoded("Subject", subject),
+        "Date": format_datetime(now),
+        "Message-ID": message_id(letter, settings),
+    }
     if unsubscribe:
-        mail["List-Unsubscribe"] = f"<{unsubscribe}>"  # RFC 2369
-    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers, please
-    for subtype, extension in (("plain", "txt"), ("html", "html")):
-        body = _templates().get_template(f"email/{letter.template}.{extension}").render(facts)
-        part = MIMENonMultipart("text", subtype, charset="utf-8")
-        # What set_payload(body, charset) does, which reads the header again to find its place.
-        part["Content-Transfer-Encoding"] = "quoted-printable"
-        part.set_payload(_QUOTED_PRINTABLE.body_encode(body.encode()))
-        mail.attach(part)
-    return mail.as_bytes(policy=SHORT_HEADERS)
+        headers["List-Unsubscribe"] = f"<{unsubscribe}>"  # RFC 2369
+    headers["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers, please
+    bodies = {
+        subtype: _template(f"email/{letter.template}.{extension}").render(facts)
+        for subtype, extension in (("plain", "txt"), ("html", "html"))
+    }
+    return alternatives(headers, bodies, boundary=_boundary(letter))
 
 
 def message_id(letter: Letter, settings: Settings) -> str:
@@ -114,7 +77,7 @@ def _mailbox(header: str, name: str, address: str) -> str:
 
 def _encoded(header: str, text: str) -> str:
     plain = _is_plain(text)
-    if plain and _fits(header, text):
+    if plain and fits(header, text):
         return text
     charset = "us-ascii" if plain else "utf-8"
     return Header(text, charset, header_name=header).encode()
@@ -128,6 +91,11 @@ def _is_plain(text: str) -> bool:
 def _boundary(letter: Letter) -> str:
     # "=_" cannot occur in a quoted-printable body (RFC 2045, 6.7).
     return f"=_{letter.key}"
+
+
+@cache
+def _template(name: str) -> Template:
+    return _templates().get_template(name)
 
 
 @cache

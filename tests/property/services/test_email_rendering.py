@@ -2,13 +2,11 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from email.policy import compat32
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pytest
 from hypothesis import given
 from hypothesis.strategies import (
     SearchStrategy,
@@ -35,7 +33,7 @@ from app.services.email_letters import (
     WeeklyReportLetter,
 )
 from app.services.email_letters.lesson import SUBJECTS
-from app.services.email_rendering import SHORT_HEADERS, UNSUBSCRIBE_PATH, render
+from app.services.email_rendering import UNSUBSCRIBE_PATH, render
 from app.settings import Settings
 from tests.builders import NOON
 from tests.mailers import parsed
@@ -169,21 +167,3 @@ def test_unsubscribing_leads_to_our_own_site_whatever_the_words(letter: Letter) 
     mail = parsed(render(letter, settings=SETTINGS, now=NOON))
     expected = [f"<{SETTINGS.public_url}{UNSUBSCRIBE_PATH}>"] * letter.can_be_unsubscribed
     assert mail.get_all("List-Unsubscribe", []) == expected
-
-
-header_names = sampled_from(["To", "Subject", "Message-ID", "Content-Transfer-Encoding"])
-header_values = text(max_size=120) | text(alphabet='aB <>@=?.,;"\t', max_size=120)
-
-
-@given(header_names, header_values)
-def test_a_header_that_needs_no_folding_is_written_as_the_library_writes_it(
-    name: str, value: str
-) -> None:
-    library = compat32.clone(linesep="\r\n")
-    try:
-        expected = library.fold_binary(name, value)
-    except Exception as error:
-        with pytest.raises(type(error)):
-            SHORT_HEADERS.fold_binary(name, value)
-    else:
-        assert SHORT_HEADERS.fold_binary(name, value) == expected

@@ -12,7 +12,7 @@ from app.models import EmailKind
 from app.services.email_letters import LessonLetter, Letter
 from app.services.email_letters.lesson import SUBJECTS
 from app.services.email_letters.wording import dollars, one_line
-from app.services.email_rendering import SHORT_HEADERS, render
+from app.services.email_rendering import render
 from app.settings import Settings
 from tests.builders import NOON
 from tests.mailers import parsed
@@ -168,12 +168,6 @@ def test_the_headers_are_those_that_a_mail_of_this_kind_needs() -> None:
     assert mail["Date"].datetime == NOON
     assert mail["List-Unsubscribe"] == "<https://lessons.example/settings/notifications>"
     assert mail["Auto-Submitted"] == "auto-generated"
-
-
-@pytest.mark.parametrize("value", ["of\n two lines", "of\r\n two lines", "a\x00b", "plain"])
-def test_a_short_header_is_written_as_the_library_writes_it(value: str) -> None:
-    as_the_library = compat32.clone(linesep="\r\n").fold_binary("Subject", value)
-    assert SHORT_HEADERS.fold_binary("Subject", value) == as_the_library
 
 
 def test_the_message_id_names_the_mail_and_stays_the_same() -> None:
