@@ -5,6 +5,8 @@ connection must not cross a fork (SQLAlchemy, "Using Connection Pools with
 Multiprocessing").
 """
 
+from __future__ import annotations
+
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -191,19 +193,22 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     # A transaction that reads first and writes later cannot wait its turn in WAL mode:
     # it fails at once (SQLITE_BUSY_SNAPSHOT). So a writer says that it is one.
-    reads_only = connection.get_execution_options().get("reads_only", False)
+    options = connection.get_execution_options()
+    if options.get("single_statements", False):
+        return
+    reads_only = options.get("reads_only", False)
     connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
 @contextmanager
 def transaction() -> Iterator[Session]:
     """A session whose work is committed at the end, or rolled back by an exception."""
-    with Session(engine(), expire_on_commit=False) as session, session.begin():
-        token = _in_transaction.set(True)
-        try:
-            yield session
-        finally:
-            _in_transaction.reset(token)
+    with (
+        Session(engine(), expire_on_commit=False) as session,
+        session.begin(),
+        _no_network(),
+    ):
+        yield session
 
 
 @contextmanager
@@ -214,15 +219,67 @@ def reading(bind: Engine | None = None) -> Iterator[Session]:
 
 
 @contextmanager
+def tables() -> Iterator[Tables]:
+    """One connection for all the reads and short transactions of a piece of work."""
+    with engine().connect() as connection:
+        yield Tables(connection)
+
+
+@contextmanager
 def reading_tables() -> Iterator[Connection]:
-    """``reading`` without the ORM, whose session takes as long as a short statement itself."""
-    with _reading_only(engine()).connect() as connection:
+    """``reading`` without the ORM, as ``Tables.reading`` does it."""
+    with tables() as kept, kept.reading() as connection:
         yield connection
+
+
+class Tables:
+    """The database without the ORM, whose session takes longer than a short statement does.
+
+    No transaction is open between two uses. What raised because the connection was lost may
+    be called again: it connects anew.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._of_one_statement, self._of_several = _SCOPES[connection.dialect.name]
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Statements that each see what is committed when they begin; none takes a lock."""
+        self._connection.execution_options(**self._of_one_statement)
+        try:
+            yield self._connection
+        finally:
+            self._connection.rollback()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Statements that are committed together, or rolled back by an exception."""
+        self._connection.execution_options(**self._of_several)
+        with self._connection.begin(), _no_network():
+            yield self._connection
+
+
+# Options of a connection: for single statements, and for a transaction. SQLAlchemy's AUTOCOMMIT
+# would give SQLite's driver its own BEGIN back at the end.
+_SCOPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "sqlite": ({"single_statements": True}, {"single_statements": False}),
+    "postgresql": ({"isolation_level": "AUTOCOMMIT"}, {"isolation_level": "READ COMMITTED"}),
+}
 
 
 @lru_cache(maxsize=1)
 def _reading_only(bind: Engine) -> Engine:
     return bind.execution_options(reads_only=True)
+
+
+@contextmanager
+def _no_network() -> Iterator[None]:
+    token = _in_transaction.set(True)
+    try:
+        yield
+    finally:
+        _in_transaction.reset(token)
 
 
 class NetworkInTransactionError(AssertionError):

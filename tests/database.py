@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Engine, text
 
 from app import db, schema
 from tests.postgres_databases import Databases, EmptiedDatabase
@@ -87,3 +87,10 @@ def _emptied(postgres_databases: Databases) -> Iterator[EmptiedDatabase]:
 @pytest.fixture
 def _postgresql_url(_emptied: EmptiedDatabase) -> str:
     return _emptied.url().render_as_string(hide_password=False)
+
+
+def cut_off_others(engine: Engine) -> None:
+    """Let PostgreSQL end all connections to this database but ``engine``'s, and wait for it."""
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with engine.connect() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend(pid, 5000) {others}"))

@@ -34,6 +34,7 @@ class Claim:
     takeovers: int
     """How often a claim of this mail was taken over, this one included."""
     kind: EmailKind
+    since: datetime
 
 
 def claimable(now: datetime | BindParameter[Any], *, include_failed: bool) -> ColumnElement[bool]:
@@ -80,47 +81,48 @@ _MARK_SENT = (
 
 
 def claim(
-    session: Session, email_id: int, *, now: datetime, lease: timedelta, include_failed: bool
+    connection: Connection, email_id: int, *, now: datetime, lease: timedelta, include_failed: bool
 ) -> Claim | None:
     """Claim a mail until ``now + lease``; ``None`` where it is not free."""
-    claimed = session.execute(
+    claimed = connection.execute(
         _CLAIM[include_failed], {"email_id": email_id, "now": now, "until": now + lease}
     ).one_or_none()
     if claimed is None:
         return None
-    return Claim(email_id, claimed.claims, claimed.uncertain, claimed.kind)
+    return Claim(email_id, claimed.claims, claimed.uncertain, claimed.kind, since=now)
 
 
-def is_held(session: Session | Connection, claim: Claim) -> bool:
+def is_held(connection: Connection, claim: Claim) -> bool:
     """Whether the claim is still in force."""
-    held = session.scalar(_HELD, {"email_id": claim.email_id, "number": claim.number})
+    held = connection.scalar(_HELD, {"email_id": claim.email_id, "number": claim.number})
     return held is not None
 
 
-def put_back(session: Session, claim: Claim, error: str) -> bool:
+def put_back(connection: Connection, claim: Claim, error: str) -> bool:
     """Give a claim up, so that its mail waits again; whether it was still held."""
-    return _close(session, claim, state=EmailState.QUEUED, error=error)
+    return _close(connection, claim, state=EmailState.QUEUED, error=error)
 
 
-def cancel(session: Session, claim: Claim) -> bool:
+def cancel(connection: Connection, claim: Claim) -> bool:
     """Give a claim up and withdraw its mail; whether it was still held."""
-    return _close_for_good(session, claim, state=EmailState.CANCELLED, error=None)
+    return _close_for_good(connection, claim, state=EmailState.CANCELLED, error=None)
 
 
 def close_failed(session: Session, claim: Claim, error: str, *, now: datetime) -> bool:
     """Give a claim and its mail up; whether the claim was still held."""
-    return _close_for_good(session, claim, state=EmailState.FAILED, error=error, failed_at=now)
+    connection = session.connection()
+    return _close_for_good(connection, claim, state=EmailState.FAILED, error=error, failed_at=now)
 
 
-def _close_for_good(session: Session, claim: Claim, **values: Any) -> bool:
-    closed = _close(session, claim, **values)
+def _close_for_good(connection: Connection, claim: Claim, **values: Any) -> bool:
+    closed = _close(connection, claim, **values)
     if closed:
-        _forget_secret(session, claim)
+        _forget_secret(connection, claim)
     return closed
 
 
-def _close(session: Session, claim: Claim, **values: Any) -> bool:
-    closed = session.scalar(
+def _close(connection: Connection, claim: Claim, **values: Any) -> bool:
+    closed = connection.scalar(
         update(_mails)
         .where(*_held_by_claim)
         .values(leased_until=None, **values)
@@ -130,24 +132,23 @@ def _close(session: Session, claim: Claim, **values: Any) -> bool:
     return closed is not None
 
 
-def mark_sent(session: Session, claim: Claim, *, now: datetime) -> None:
+def mark_sent(connection: Connection, claim: Claim, *, now: datetime) -> None:
     """Say that the server has accepted a mail, whoever holds the claim by now.
 
     It is a fact, and a worker that took the claim over sees it before it sends a second one.
     """
-    session.execute(_MARK_SENT, {"email_id": claim.email_id, "now": now})
-    _forget_secret(session, claim)
+    connection.execute(_MARK_SENT, {"email_id": claim.email_id, "now": now})
+    _forget_secret(connection, claim)
 
 
-def _forget_secret(session: Session, claim: Claim) -> None:
+def _forget_secret(connection: Connection, claim: Claim) -> None:
     if claim.kind is not EmailKind.PASSWORD_RESET:
         return
-    subject = select(EmailMessage.subject_id).where(EmailMessage.id == claim.email_id)
-    session.execute(
+    subject = select(_mails.c.subject_id).where(_mails.c.id == claim.email_id)
+    connection.execute(
         update(PasswordReset)
         .where(PasswordReset.id == subject.scalar_subquery())
         .values(token=None)
-        .execution_options(synchronize_session=False)
     )
 
 

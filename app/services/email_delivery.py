@@ -14,8 +14,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from jinja2 import TemplateError
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, select
 
 from app import db, outbox
 from app.adapters.mailer import (
@@ -27,6 +26,7 @@ from app.adapters.mailer import (
     MailTemporarilyRefusedError,
 )
 from app.adapters.mailers import sender_address
+from app.db import Tables
 from app.domain.errors import TransientError
 from app.models import EmailMessage, EmailState
 from app.services import email_claims, email_letters
@@ -90,20 +90,23 @@ def deliver(
     where ``left`` holds ids or ``retry_after`` is set: then it is to be called again.
     ``include_failed`` sends failed mails too.
     """
-    delivery = _Delivery(mailer, settings, clock, include_failed)
     chosen = list(dict.fromkeys(email_ids))
-    delivery.run(chosen)
-    return delivery.summary(chosen)
+    with db.tables() as tables:
+        delivery = _Delivery(tables, mailer, settings, clock, include_failed)
+        delivery.run(chosen)
+        return delivery.summary(chosen)
 
 
 class _Delivery:
     def __init__(
         self,
+        tables: Tables,
         mailer: Mailer,
         settings: Settings,
         clock: Callable[[], datetime],
         include_failed: bool,
     ) -> None:
+        self._tables = tables
         self._mailer = mailer
         self._settings = settings
         self._clock = clock
@@ -181,7 +184,7 @@ class _Delivery:
         """
         useful = False
         try:
-            while (sending := self._claim_next()) is not None:
+            while (sending := self._next()) is not None:
                 try:
                     self._send(connection, sending)
                 except MailServerUnavailableError as error:
@@ -219,71 +222,88 @@ class _Delivery:
             else:
                 self._put_back(claim, MailServerUnavailableError("too slow for the lease"))
 
-    def _claim_next(self) -> _Sending | None:
-        """Mark the mail that was just accepted and claim the next one, in one transaction."""
-        with db.transaction() as session:
-            self._mark(session)
-            while self._waiting and self._clock() < self._ends:
-                sending = self._claim(session, self._waiting.popleft())
-                if sending is not None:
-                    break
-            else:
-                sending = None
-        self._accepted = None
-        return sending
+    def _next(self) -> _Sending | None:
+        """The next mail to be sent, claimed; ``None`` where there is none."""
+        while (claim := self._claim_next()) is not None:
+            try:
+                letter = self._read(claim)
+            except Exception as error:
+                # It has not been begun, and whoever takes it over should not doubt that.
+                self._put_back(claim, TransientError(type(error).__name__))
+                raise
+            if letter is not None:
+                return _Sending(
+                    claim, last_moment=claim.since + self._before_message, letter=letter
+                )
+        return None
 
-    def _claim(self, session: Session, email_id: int) -> _Sending | None:
-        now = self._clock()
-        claim = email_claims.claim(
-            session, email_id, now=now, lease=self._lease, include_failed=self._include_failed
-        )
-        if claim is None:
-            return None
+    def _claim_next(self) -> Claim | None:
+        """Mark the mail that was just accepted and claim the next one, in one transaction.
+
+        Nothing else is in it: no other worker writes meanwhile where there is one lock for all.
+        """
+        claim = None
+        with self._tables.transaction() as connection:
+            self._mark(connection)
+            while claim is None and self._waiting and (now := self._clock()) < self._ends:
+                claim = email_claims.claim(
+                    connection,
+                    self._waiting.popleft(),
+                    now=now,
+                    lease=self._lease,
+                    include_failed=self._include_failed,
+                )
+        self._accepted = None
+        return claim
+
+    def _read(self, claim: Claim) -> Letter | None:
+        """What is to be sent; ``None`` where it is not to be, and the mail is closed."""
         if claim.takeovers > self._settings.max_deliveries and not self._include_failed:
             # Each takeover may have been another copy in the reader's mailbox.
-            error = f"nobody knows whether it was sent: taken over {claim.takeovers} times"
-            self._close_failed(session, claim, error)
+            self._fail(
+                claim, f"nobody knows whether it was sent: taken over {claim.takeovers} times"
+            )
             return None
         try:
-            letter = email_letters.read(session, email_id, claim.kind, now=now, zone=self._zone)
+            with self._tables.reading() as connection:
+                letter = email_letters.read(
+                    connection, claim.email_id, claim.kind, now=claim.since, zone=self._zone
+                )
         except MissingRowError as error:
-            self._close_failed(session, claim, str(error))
+            self._fail(claim, str(error))
             return None
         if letter is None:
-            email_claims.cancel(session, claim)
+            with self._tables.transaction() as connection:
+                email_claims.cancel(connection, claim)
             self._cancelled += 1
-            return None
-        return _Sending(claim, last_moment=now + self._before_message, letter=letter)
+        return letter
 
     def _may_proceed(self, sending: _Sending, ahead: float) -> bool:
         if self._clock() + timedelta(seconds=ahead) > sending.last_moment:
             return False
-        with db.reading_tables() as connection:
+        with self._tables.reading() as connection:
             return email_claims.is_held(connection, sending.claim)
 
     def _mark_accepted(self) -> None:
         if self._accepted is not None:
-            with db.transaction() as session:
-                self._mark(session)
+            with self._tables.transaction() as connection:
+                self._mark(connection)
             self._accepted = None
 
-    def _mark(self, session: Session) -> None:
+    def _mark(self, connection: Connection) -> None:
         if self._accepted is None:
             return
-        email_claims.mark_sent(session, self._accepted, now=self._clock())
+        email_claims.mark_sent(connection, self._accepted, now=self._clock())
         self._sent += 1
 
     def _put_back(self, claim: Claim, error: TransientError) -> None:
         """Queue a mail again that was certainly not accepted."""
         self._error = error
-        with db.transaction() as session:
-            email_claims.put_back(session, claim, str(error))
+        with self._tables.transaction() as connection:
+            email_claims.put_back(connection, claim, str(error))
 
     def _fail(self, claim: Claim, error: str) -> None:
         with db.transaction() as session:
-            self._close_failed(session, claim, error)
-
-    def _close_failed(self, session: Session, claim: Claim, error: str) -> None:
-        if email_claims.close_failed(session, claim, error, now=self._clock()):
-            outbox.bury_new(session, DELIVER, [claim.email_id], True, error=error)
-            self._failed += 1
+            if email_claims.close_failed(session, claim, error, now=self._clock()):
+                outbox.bury_new(session, DELIVER, [claim.email_id], True, error=error)
+                self._failed += 1

@@ -46,7 +46,7 @@ def send(email_id: int) -> None:
         if mail is None or mail.state is EmailState.SENT:
             return
         zone = ZoneInfo(settings.celery_timezone)
-        letter = email_letters.read(session, email_id, mail.kind, now=now, zone=zone)
+        letter = email_letters.read(session.connection(), email_id, mail.kind, now=now, zone=zone)
     if letter is None:
         return
     message = render(letter, settings=settings, now=now)

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select, text, update
+from sqlalchemy import Connection, Engine, event, select, text, update
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from app import db
-from app.models import BeatEntry, User
+from app.models import USERS, BeatEntry, User
 from app.settings import Settings
 from tests.builders import NOON, a_student
-from tests.database import on_postgresql, on_sqlite
+from tests.database import cut_off_others, on_postgresql, on_sqlite
 
 IMPATIENT = 0.05  # seconds
 ADDRESS, NAME = "ada@private.example", "Ada Lovelace"
@@ -173,6 +173,81 @@ def test_the_network_is_refused_inside_a_transaction_and_allowed_after_it(
 def test_another_threads_transaction_does_not_refuse_the_network(database: Engine) -> None:
     with db.transaction(), ThreadPoolExecutor(1) as threads:
         threads.submit(db.refuse_network_in_transaction).result()
+
+
+def rename(connection: Connection, name: str) -> None:
+    connection.execute(update(USERS).values(name=name))
+
+
+def names(connection: Connection) -> list[str]:
+    return list(connection.scalars(select(USERS.c.name)))
+
+
+def test_each_statement_of_a_read_of_tables_sees_what_is_committed_before_it(
+    database: Engine, impatient: Engine
+) -> None:
+    with db.reading_tables() as reader:
+        assert names(reader) == []
+        with Session(impatient) as session, session.begin():
+            a_student(session, name="Ada")
+        assert names(reader) == ["Ada"]
+
+
+def test_one_connection_reads_and_commits_in_turn_and_holds_nothing_in_between(
+    database: Engine, impatient: Engine
+) -> None:
+    with Session(impatient) as session, session.begin():
+        a_student(session, name="Ada")
+    with db.tables() as tables:
+        for name in ("Bob", "Eve"):
+            with tables.transaction() as writer:
+                rename(writer, name)
+            with impatient.begin() as other:
+                assert names(other) == [name]
+                rename(other, "Ada")
+            with tables.reading() as reader:
+                assert names(reader) == ["Ada"]
+            with impatient.begin() as other:
+                rename(other, "Bob")
+
+
+def test_an_exception_rolls_the_statements_of_tables_back_and_the_connection_goes_on(
+    database: Engine,
+) -> None:
+    with db.transaction() as session:
+        a_student(session, name="Ada")
+    with db.tables() as tables:
+        with tables.reading() as reader:
+            assert names(reader) == ["Ada"]
+        with pytest.raises(KeyError), tables.transaction() as writer:
+            rename(writer, "Bob")
+            raise KeyError
+        with tables.reading() as reader:
+            assert names(reader) == ["Ada"]
+
+
+def test_the_network_is_refused_only_inside_the_transactions_of_tables(database: Engine) -> None:
+    with db.tables() as tables:
+        with tables.transaction(), pytest.raises(db.NetworkInTransactionError):
+            db.refuse_network_in_transaction()
+        db.refuse_network_in_transaction()
+        with tables.reading():
+            db.refuse_network_in_transaction()
+
+
+@on_postgresql
+def test_a_lost_connection_is_made_anew_by_the_next_use_of_its_tables(
+    database: Engine, impatient: Engine
+) -> None:
+    with db.tables() as tables:
+        for use in (tables.reading, tables.transaction):
+            with use() as connection:
+                connection.execute(select(1))
+            cut_off_others(impatient)
+            with pytest.raises(OperationalError), use() as connection:
+                connection.execute(select(1))
+            with use() as connection:
+                assert connection.scalar(select(1)) == 1
 
 
 FORK = """

@@ -18,8 +18,8 @@ STATEMENTS = {
     "claim a mail": email_claims._CLAIM[False],
     "is a mail still held": email_claims._HELD,
     "mark a mail sent": email_claims._MARK_SENT,
-    "who reads a mail": email_letters._envelope(EmailKind.REMINDER_24H),
-    "what a mail is about": lesson._lesson(),
+    "who reads a mail": email_letters._envelope(EmailKind.DIGEST),
+    "what a mail is about": lesson._letter(EmailKind.REMINDER_24H),
 }
 
 

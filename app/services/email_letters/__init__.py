@@ -2,20 +2,17 @@
 
 from datetime import datetime, tzinfo
 from functools import cache
-from typing import Any
 
-from sqlalchemy import Select, bindparam, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from app.domain.email_kinds import LESSON_MAILS
-from app.models import EMAIL_MESSAGES, USERS, EmailKind
+from app.models import EmailKind
 from app.services.email_letters import digest, lesson, password_reset, weekly_report
 from app.services.email_letters.digest import DigestLetter, Unread
 from app.services.email_letters.lesson import LessonLetter
-from app.services.email_letters.letter import Envelope, Letter
+from app.services.email_letters.letter import Envelope, Letter, envelope_of
 from app.services.email_letters.password_reset import PasswordResetLetter
 from app.services.email_letters.weekly_report import WeeklyReportLetter
-from app.services.email_preferences import is_wanted
 
 __all__ = [
     "DigestLetter",
@@ -29,39 +26,26 @@ __all__ = [
 
 
 def read(
-    session: Session, email_id: int, kind: EmailKind, *, now: datetime, zone: tzinfo
+    connection: Connection, email_id: int, kind: EmailKind, *, now: datetime, zone: tzinfo
 ) -> Letter | None:
     """What a mail of ``kind`` says; ``None`` where it is pointless or unwanted by now.
 
     ``zone`` is the schedule's, which says where a digest's day begins. Raises
     ``MissingRowError`` where what the mail is about is gone.
     """
-    row = session.execute(_envelope(kind), {"email_id": email_id}).one_or_none()
+    if kind in LESSON_MAILS:
+        return lesson.read(connection, email_id, kind, now=now)
+    row = connection.execute(_envelope(kind), {"email_id": email_id}).one_or_none()
     if row is None:
         return None
     envelope = Envelope(kind=kind, **row._mapping)
-    if kind in LESSON_MAILS:
-        return lesson.read(session, envelope, now=now)
     if kind is EmailKind.PASSWORD_RESET:
-        return password_reset.read(session, envelope, now=now)
+        return password_reset.read(connection, envelope, now=now)
     if kind is EmailKind.DIGEST:
-        return digest.read(session, envelope, zone=zone)
+        return digest.read(connection, envelope, zone=zone)
     if kind is EmailKind.WEEKLY_REPORT:
-        return weekly_report.read(session, envelope)
+        return weekly_report.read(connection, envelope)
     raise ValueError(f"nobody has said what a mail of kind {kind} says")
 
 
-@cache
-def _envelope(kind: EmailKind) -> Select[*tuple[Any, ...]]:
-    # Built once, and of tables: building it, or the ORM's part, takes longer than to run it.
-    return (
-        select(
-            EMAIL_MESSAGES.c.subject_id,
-            EMAIL_MESSAGES.c.recipient_id,
-            USERS.c.name.label("reader_name"),
-            USERS.c.email.label("reader_address"),
-            USERS.c.time_zone.label("reader_zone"),
-        )
-        .join_from(EMAIL_MESSAGES, USERS, USERS.c.id == EMAIL_MESSAGES.c.recipient_id)
-        .where(EMAIL_MESSAGES.c.id == bindparam("email_id"), is_wanted(kind))
-    )
+_envelope = cache(envelope_of)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, tzinfo
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, func, select
 
 from app.domain.days import numbered
 from app.models import Notification
@@ -56,10 +55,10 @@ class DigestLetter(Letter):
         }
 
 
-def read(session: Session, envelope: Envelope, *, zone: tzinfo) -> DigestLetter | None:
+def read(connection: Connection, envelope: Envelope, *, zone: tzinfo) -> DigestLetter | None:
     """The digest of what is still unread; ``None`` where nothing is."""
     day = numbered(envelope.subject_id)
-    rows = session.execute(
+    rows = connection.execute(
         select(
             Notification.title,
             Notification.body,

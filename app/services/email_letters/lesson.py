@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
-from sqlalchemy import Select, bindparam, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Select
 
 from app.domain.emails import is_pointless
-from app.models import BOOKINGS, SERVICES, USERS, EmailKind
-from app.services.email_letters.letter import Envelope, Letter
+from app.models import BOOKINGS, EMAIL_MESSAGES, SERVICES, USERS, EmailKind
+from app.services.email_letters.letter import Letter, envelope_of
 from app.services.email_letters.wording import dollars, one_line
 from app.services.errors import MissingRowError
 from app.settings import Settings
@@ -49,11 +48,14 @@ class LessonLetter(Letter):
     def template(self) -> str:
         return _TEMPLATES[self.kind]
 
+    @cached_property
+    def begins(self) -> str:
+        """On the reader's clock."""
+        return self.in_local_time(self.starts_at)
+
     @property
     def subject(self) -> str:
-        return SUBJECTS[self.kind].format(
-            service=one_line(self.service_name), begins=self.in_local_time(self.starts_at)
-        )
+        return SUBJECTS[self.kind].format(service=one_line(self.service_name), begins=self.begins)
 
     def facts(self, settings: Settings) -> dict[str, Any]:
         return {
@@ -61,7 +63,7 @@ class LessonLetter(Letter):
             "student": one_line(self.student_name),
             "instructor": one_line(self.instructor_name),
             "service": one_line(self.service_name),
-            "begins": self.in_local_time(self.starts_at),
+            "begins": self.begins,
             "minutes": self.minutes,
             "price": dollars(self.price_cents),
             "starts_soon": self.kind is EmailKind.REMINDER_1H,
@@ -70,19 +72,28 @@ class LessonLetter(Letter):
         }
 
 
-def read(session: Session, envelope: Envelope, *, now: datetime) -> LessonLetter | None:
-    """The mail about a booking; ``None`` where it is pointless by now.
+def read(
+    connection: Connection, email_id: int, kind: EmailKind, *, now: datetime
+) -> LessonLetter | None:
+    """The mail about a booking; ``None`` where it is unwanted, or pointless by now.
 
     Raises ``MissingRowError``.
     """
-    row = session.execute(_lesson(), {"booking_id": envelope.subject_id}).one_or_none()
+    row = connection.execute(_letter(kind), {"email_id": email_id}).one_or_none()
     if row is None:
+        return None
+    if row.status is None:
         raise MissingRowError("its booking is gone")
-    if is_pointless(envelope.kind, status=row.status, starts_at=row.starts_at, now=now):
+    if is_pointless(kind, status=row.status, starts_at=row.starts_at, now=now):
         return None
     return LessonLetter(
-        **vars(envelope),
-        reader_teaches=envelope.recipient_id == row.instructor_id,
+        kind=kind,
+        subject_id=row.subject_id,
+        recipient_id=row.recipient_id,
+        reader_name=row.reader_name,
+        reader_address=row.reader_address,
+        reader_zone=row.reader_zone,
+        reader_teaches=row.recipient_id == row.instructor_id,
         student_name=row.student_name,
         instructor_name=row.instructor_name,
         service_name=row.service_name,
@@ -95,12 +106,12 @@ def read(session: Session, envelope: Envelope, *, now: datetime) -> LessonLetter
 
 
 @cache
-def _lesson() -> Select[*tuple[Any, ...]]:
-    # Built once, and of tables: building it, or the ORM's part, takes longer than to run it.
+def _letter(kind: EmailKind) -> Select[*tuple[Any, ...]]:
     student, instructor = USERS.alias(), USERS.alias()
     booking = BOOKINGS.c
     return (
-        select(
+        envelope_of(kind)
+        .add_columns(
             booking.status,
             booking.starts_at,
             booking.ends_at,
@@ -112,8 +123,9 @@ def _lesson() -> Select[*tuple[Any, ...]]:
             student.c.name.label("student_name"),
             instructor.c.name.label("instructor_name"),
         )
-        .join_from(BOOKINGS, SERVICES, SERVICES.c.id == booking.service_id)
-        .join(student, student.c.id == booking.student_id)
-        .join(instructor, instructor.c.id == booking.instructor_id)
-        .where(booking.id == bindparam("booking_id"))
+        # Outer, so that a booking that is gone is told from a mail that nobody wants.
+        .outerjoin(BOOKINGS, booking.id == EMAIL_MESSAGES.c.subject_id)
+        .outerjoin(SERVICES, SERVICES.c.id == booking.service_id)
+        .outerjoin(student, student.c.id == booking.student_id)
+        .outerjoin(instructor, instructor.c.id == booking.instructor_id)
     )

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from app.models import EmailKind
+from sqlalchemy import Select, bindparam, select
+
+from app.models import EMAIL_MESSAGES, USERS, EmailKind
 from app.services.email_letters.wording import local_time, zone_of
+from app.services.email_preferences import is_wanted
 from app.settings import Settings
 
 
@@ -31,6 +34,24 @@ class Envelope:
     def in_local_time(self, instant: datetime) -> str:
         """``instant`` as the reader's clock shows it, with the name of the zone."""
         return local_time(instant, zone_of(self.reader_zone, reader_id=self.recipient_id))
+
+
+def envelope_of(kind: EmailKind) -> Select[*tuple[Any, ...]]:
+    """What the mail ``email_id`` of ``kind`` has of an ``Envelope``, if its reader wants it.
+
+    Of tables, and to be built once: building it, or the ORM's part, takes longer than to run it.
+    """
+    return (
+        select(
+            EMAIL_MESSAGES.c.subject_id,
+            EMAIL_MESSAGES.c.recipient_id,
+            USERS.c.name.label("reader_name"),
+            USERS.c.email.label("reader_address"),
+            USERS.c.time_zone.label("reader_zone"),
+        )
+        .join_from(EMAIL_MESSAGES, USERS, USERS.c.id == EMAIL_MESSAGES.c.recipient_id)
+        .where(EMAIL_MESSAGES.c.id == bindparam("email_id"), is_wanted(kind))
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,7 @@ from datetime import datetime
 from typing import ClassVar
 from urllib.parse import urlencode
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, select
 
 from app.models import PasswordReset
 from app.services.email_letters.letter import Envelope, Letter
@@ -42,9 +41,11 @@ class PasswordResetLetter(Letter):
         }
 
 
-def read(session: Session, envelope: Envelope, *, now: datetime) -> PasswordResetLetter | None:
+def read(
+    connection: Connection, envelope: Envelope, *, now: datetime
+) -> PasswordResetLetter | None:
     """The mail of a reset; ``None`` where its token opens nothing any more."""
-    row = session.execute(
+    row = connection.execute(
         select(PasswordReset.token, PasswordReset.expires_at).where(
             PasswordReset.id == envelope.subject_id, can_be_mailed(now)
         )

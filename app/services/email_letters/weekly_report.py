@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, func, select
 
 from app.domain.days import DAYS_OF_A_WEEK, numbered
 from app.models import InstructorMetrics
@@ -44,10 +43,10 @@ class WeeklyReportLetter(Letter):
         }
 
 
-def read(session: Session, envelope: Envelope) -> WeeklyReportLetter:
+def read(connection: Connection, envelope: Envelope) -> WeeklyReportLetter:
     """The report, by the metrics as they are now. Raises ``MissingRowError``."""
     monday = numbered(envelope.subject_id)
-    row = session.execute(
+    row = connection.execute(
         select(
             func.count().label("days"),
             func.sum(InstructorMetrics.bookings_completed).label("completed"),

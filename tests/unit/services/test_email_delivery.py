@@ -6,8 +6,8 @@ from threading import Barrier, Event
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy.exc import OperationalError
 
 from app import db
 from app.adapters.mailer import (
@@ -32,6 +32,7 @@ from app.services.email import DELIVER
 from app.services.email_delivery import DeliverySummary
 from app.settings import Settings
 from tests.builders import NOON, a_lesson, a_mail, a_student, all_mails, many_lessons
+from tests.database import cut_off_others, on_postgresql
 from tests.fakes import FakeClock
 from tests.mailers import FakeMailer, WorkerKilledError
 
@@ -240,15 +241,33 @@ def test_a_claim_that_fails_does_not_take_the_mark_of_the_mail_before_with_it(
     email_ids = confirmations()
     read = email_letters.read
 
-    def fail_at_the_second(session: Session, email_id: int, *rest: Any, **more: Any) -> object:
+    def fail_at_the_second(
+        connection: Connection, email_id: int, *rest: Any, **more: Any
+    ) -> object:
         if email_id == email_ids[1]:
             raise ZeroDivisionError
-        return read(session, email_id, *rest, **more)
+        return read(connection, email_id, *rest, **more)
 
     monkeypatch.setattr(email_letters, "read", fail_at_the_second)
     with pytest.raises(ZeroDivisionError):
         post.deliver(email_ids)
     assert states() == [EmailState.SENT, EmailState.QUEUED]
+
+
+@on_postgresql
+def test_a_database_connection_that_is_lost_while_a_mail_is_sent_doubles_nothing(
+    post: Post, database: Engine
+) -> None:
+    email_ids = confirmations()
+    elsewhere = db.create_database_engine(database.url.render_as_string(hide_password=False))
+    post.mailer.after_acceptance = lambda: cut_off_others(elsewhere)
+    with pytest.raises(OperationalError):
+        post.deliver(email_ids)
+    elsewhere.dispose()
+    assert states() == [EmailState.SENT, EmailState.QUEUED]
+    post.mailer.after_acceptance = lambda: None
+    assert post.deliver(email_ids).sent == 1
+    assert len(set(post.mailer.message_ids())) == len(post.mailer.received) == 2
 
 
 def test_two_workers_with_the_same_mails_send_each_of_them_once(post: Post) -> None:

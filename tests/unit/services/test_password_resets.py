@@ -287,9 +287,9 @@ def test_the_token_is_in_no_log_no_dead_letter_and_no_row_of_the_outbox(
 
 
 def test_the_letter_does_not_show_its_token_when_it_is_printed(post: Post) -> None:
-    with db.reading() as session:
+    with db.reading_tables() as connection:
         letter = email_letters.read(
-            session, post.email_ids[0], EmailKind.PASSWORD_RESET, now=NOON, zone=ZoneInfo("UTC")
+            connection, post.email_ids[0], EmailKind.PASSWORD_RESET, now=NOON, zone=ZoneInfo("UTC")
         )
     assert letter is not None
     assert post.token not in repr(letter)
