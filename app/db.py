@@ -220,15 +220,15 @@ def reading(bind: Engine | None = None) -> Iterator[Session]:
 
 @contextmanager
 def tables() -> Iterator[Tables]:
-    """One connection for all the reads and short transactions of a piece of work."""
+    """One connection for all the short statements and transactions of a piece of work."""
     with engine().connect() as connection:
         yield Tables(connection)
 
 
 @contextmanager
 def reading_tables() -> Iterator[Connection]:
-    """``reading`` without the ORM, as ``Tables.reading`` does it."""
-    with tables() as kept, kept.reading() as connection:
+    """``reading`` without the ORM, by ``Tables.statements``."""
+    with tables() as kept, kept.statements() as connection:
         yield connection
 
 
@@ -244,8 +244,9 @@ class Tables:
         self._of_one_statement, self._of_several = _SCOPES[connection.dialect.name]
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """Statements that each see what is committed when they begin; none takes a lock."""
+    def statements(self) -> Iterator[Connection]:
+        """Statements that are a transaction each: they see what is committed when they begin,
+        and what they change is committed when their rows are read."""
         self._connection.execution_options(**self._of_one_statement)
         try:
             yield self._connection

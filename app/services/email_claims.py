@@ -4,6 +4,7 @@ Where a mail has come to its end, the secret that it carried is forgotten in the
 transaction.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from sqlalchemy import (
     bindparam,
     case,
     func,
+    literal,
     select,
     update,
 )
@@ -25,16 +27,31 @@ from app.models import EMAIL_MESSAGES, EmailKind, EmailMessage, EmailState, Pass
 
 
 @dataclass(frozen=True)
+class Claimable:
+    """A mail as it was when it could be claimed."""
+
+    email_id: int
+    kind: EmailKind
+    claims: int
+    takeovers: int
+    """How often a claim of this mail was taken over, and will have been with the next one."""
+
+
+@dataclass(frozen=True)
 class Claim:
     """The right to send one mail, for a while."""
 
     email_id: int
+    kind: EmailKind
     number: int
     """Tells one holder of the right from the next."""
     takeovers: int
     """How often a claim of this mail was taken over, this one included."""
-    kind: EmailKind
     since: datetime
+
+    @property
+    def carries_secret(self) -> bool:
+        return self.kind is EmailKind.PASSWORD_RESET
 
 
 def claimable(now: datetime | BindParameter[Any], *, include_failed: bool) -> ColumnElement[bool]:
@@ -56,17 +73,29 @@ _held_by_claim = (
 
 
 def claiming(*, include_failed: bool) -> Executable:
-    """The statement that claims the mail ``email_id`` at ``now``, ``until`` then."""
+    """The statement that claims the mail ``email_id`` at ``now``, ``until`` then, if it still
+    has so many ``claims``, and marks ``accepted``, which may be null, sent."""
+    accepted = _mails.c.id == bindparam("accepted")
+    unclaimed_since = _mails.c.claims == bindparam("claims")
+    now, until = (bindparam(name, type_=_mails.c.sent_at.type) for name in ("now", "until"))
+    sent, sending = (
+        literal(state, _mails.c.state.type) for state in (EmailState.SENT, EmailState.SENDING)
+    )
+    taken_over = _of_mail & (_mails.c.state == EmailState.SENDING)
     return (
         update(_mails)
-        .where(_of_mail, claimable(bindparam("now"), include_failed=include_failed))
-        .values(
-            state=EmailState.SENDING,
-            leased_until=bindparam("until"),
-            claims=_mails.c.claims + 1,
-            uncertain=_mails.c.uncertain + case((_mails.c.state == EmailState.SENDING, 1), else_=0),
+        .where(
+            _mails.c.id.in_([bindparam("accepted"), bindparam("email_id")]),
+            accepted | (unclaimed_since & claimable(now, include_failed=include_failed)),
         )
-        .returning(_mails.c.claims, _mails.c.uncertain, _mails.c.kind)
+        .values(
+            state=case((accepted, sent), else_=sending),
+            sent_at=case((accepted, now), else_=_mails.c.sent_at),
+            error=case((accepted, None), else_=_mails.c.error),
+            leased_until=case((accepted, None), else_=until),
+            claims=_mails.c.claims + case((accepted, 0), else_=1),
+            uncertain=_mails.c.uncertain + case((taken_over, 1), else_=0),
+        )
     )
 
 
@@ -80,16 +109,47 @@ _MARK_SENT = (
 )
 
 
+def all_claimable(
+    connection: Connection, email_ids: Sequence[int], *, now: datetime, include_failed: bool
+) -> list[Claimable]:
+    """Those of the mails that can be claimed; what was tried least comes first, so that a mail
+    at which the server always hangs up does not keep the others waiting."""
+    taken_over = case((_mails.c.state == EmailState.SENDING, 1), else_=0)
+    rows = connection.execute(
+        select(_mails.c.id, _mails.c.kind, _mails.c.claims, _mails.c.uncertain + taken_over)
+        .where(_mails.c.id.in_(email_ids), claimable(now, include_failed=include_failed))
+        .order_by(_mails.c.claims, _mails.c.id)
+    )
+    return [Claimable(*row) for row in rows]
+
+
 def claim(
-    connection: Connection, email_id: int, *, now: datetime, lease: timedelta, include_failed: bool
+    connection: Connection,
+    mail: Claimable,
+    *,
+    now: datetime,
+    lease: timedelta,
+    include_failed: bool,
+    accepted: Claim | None = None,
 ) -> Claim | None:
-    """Claim a mail until ``now + lease``; ``None`` where it is not free."""
-    claimed = connection.execute(
-        _CLAIM[include_failed], {"email_id": email_id, "now": now, "until": now + lease}
-    ).one_or_none()
-    if claimed is None:
+    """Claim a mail until ``now + lease``; ``None`` where it is not free, or has been claimed
+    since.
+
+    The same statement marks ``accepted`` sent, as ``mark_sent`` does; it carries no secret.
+    """
+    changed = connection.execute(
+        _CLAIM[include_failed],
+        {
+            "email_id": mail.email_id,
+            "claims": mail.claims,
+            "accepted": None if accepted is None else accepted.email_id,
+            "now": now,
+            "until": now + lease,
+        },
+    ).rowcount
+    if changed == (accepted is not None):
         return None
-    return Claim(email_id, claimed.claims, claimed.uncertain, claimed.kind, since=now)
+    return Claim(mail.email_id, mail.kind, mail.claims + 1, mail.takeovers, since=now)
 
 
 def is_held(connection: Connection, claim: Claim) -> bool:
@@ -142,7 +202,7 @@ def mark_sent(connection: Connection, claim: Claim, *, now: datetime) -> None:
 
 
 def _forget_secret(connection: Connection, claim: Claim) -> None:
-    if claim.kind is not EmailKind.PASSWORD_RESET:
+    if not claim.carries_secret:
         return
     subject = select(_mails.c.subject_id).where(_mails.c.id == claim.email_id)
     connection.execute(

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from jinja2 import TemplateError
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from app import db, outbox
 from app.adapters.mailer import (
@@ -31,7 +31,7 @@ from app.domain.errors import TransientError
 from app.models import EmailMessage, EmailState
 from app.services import email_claims, email_letters
 from app.services.email import DELIVER
-from app.services.email_claims import Claim
+from app.services.email_claims import Claim, Claimable
 from app.services.email_letters import Letter
 from app.services.email_rendering import render
 from app.services.errors import MissingRowError
@@ -120,13 +120,18 @@ class _Delivery:
             seconds=max(1, settings.task_soft_time_limit_seconds - settings.mail_lease_seconds)
         )
         self._zone = ZoneInfo(settings.celery_timezone)
-        self._waiting: deque[int] = deque()
+        self._waiting: deque[Claimable] = deque()
         self._accepted: Claim | None = None
         self._error: TransientError | None = None
         self._sent = self._failed = self._cancelled = 0
 
     def run(self, email_ids: Sequence[int]) -> None:
-        self._waiting = self._claimable(email_ids)
+        with self._tables.statements() as connection:
+            self._waiting = deque(
+                email_claims.all_claimable(
+                    connection, email_ids, now=self._clock(), include_failed=self._include_failed
+                )
+            )
         usable = True
         while self._waiting and usable:
             try:
@@ -140,7 +145,9 @@ class _Delivery:
         now = self._clock()
         # A failed mail that was to be sent again has its turn still before it; one that has
         # failed in this run has not.
-        not_tried = (EmailMessage.state == EmailState.FAILED) & EmailMessage.id.in_(self._waiting)
+        not_tried = (EmailMessage.state == EmailState.FAILED) & EmailMessage.id.in_(
+            [mail.email_id for mail in self._waiting]
+        )
         with db.reading() as session:
             open_mails = session.execute(
                 select(EmailMessage.id, EmailMessage.state, EmailMessage.leased_until)
@@ -162,19 +169,6 @@ class _Delivery:
             error=self._error if left else None,
             retry_after=max(0.0, (min(leases) - now).total_seconds()) if leases else None,
         )
-
-    def _claimable(self, email_ids: Sequence[int]) -> deque[int]:
-        """Ids of what can be claimed; what was tried least comes first, so that a mail at
-        which the server always hangs up does not keep the others waiting."""
-        claimable = email_claims.claimable(self._clock(), include_failed=self._include_failed)
-        with db.reading() as session:
-            return deque(
-                session.scalars(
-                    select(EmailMessage.id)
-                    .where(EmailMessage.id.in_(email_ids), claimable)
-                    .order_by(EmailMessage.claims, EmailMessage.id)
-                )
-            )
 
     def _send_over(self, connection: MailConnection) -> bool:
         """Send what waits, until nothing does or the connection breaks.
@@ -238,23 +232,24 @@ class _Delivery:
         return None
 
     def _claim_next(self) -> Claim | None:
-        """Mark the mail that was just accepted and claim the next one, in one transaction.
-
-        Nothing else is in it: no other worker writes meanwhile where there is one lock for all.
-        """
-        claim = None
-        with self._tables.transaction() as connection:
-            self._mark(connection)
-            while claim is None and self._waiting and (now := self._clock()) < self._ends:
+        """Mark the mail that was just accepted and claim the next one, in one statement: where
+        there is one write lock for all, it is held for no longer."""
+        if self._accepted is not None and self._accepted.carries_secret:
+            self._mark_accepted()
+        while self._waiting and (now := self._clock()) < self._ends:
+            with self._tables.statements() as connection:
                 claim = email_claims.claim(
                     connection,
                     self._waiting.popleft(),
                     now=now,
                     lease=self._lease,
                     include_failed=self._include_failed,
+                    accepted=self._accepted,
                 )
-        self._accepted = None
-        return claim
+            self._count_accepted()
+            if claim is not None:
+                return claim
+        return None
 
     def _read(self, claim: Claim) -> Letter | None:
         """What is to be sent; ``None`` where it is not to be, and the mail is closed."""
@@ -265,7 +260,7 @@ class _Delivery:
             )
             return None
         try:
-            with self._tables.reading() as connection:
+            with self._tables.statements() as connection:
                 letter = email_letters.read(
                     connection, claim.email_id, claim.kind, now=claim.since, zone=self._zone
                 )
@@ -281,20 +276,19 @@ class _Delivery:
     def _may_proceed(self, sending: _Sending, ahead: float) -> bool:
         if self._clock() + timedelta(seconds=ahead) > sending.last_moment:
             return False
-        with self._tables.reading() as connection:
+        with self._tables.statements() as connection:
             return email_claims.is_held(connection, sending.claim)
 
     def _mark_accepted(self) -> None:
-        if self._accepted is not None:
-            with self._tables.transaction() as connection:
-                self._mark(connection)
-            self._accepted = None
-
-    def _mark(self, connection: Connection) -> None:
         if self._accepted is None:
             return
-        email_claims.mark_sent(connection, self._accepted, now=self._clock())
-        self._sent += 1
+        with self._tables.transaction() as connection:
+            email_claims.mark_sent(connection, self._accepted, now=self._clock())
+        self._count_accepted()
+
+    def _count_accepted(self) -> None:
+        self._sent += self._accepted is not None
+        self._accepted = None
 
     def _put_back(self, claim: Claim, error: TransientError) -> None:
         """Queue a mail again that was certainly not accepted."""

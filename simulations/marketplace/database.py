@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import OperationalError
 
 from app import db, schema
@@ -37,9 +37,14 @@ class Database:
         """Whether some other program holds the write lock."""
         return self.locks > 0
 
-    def _before_statement(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def _before_statement(
+        self, connection: Connection, _cursor: Any, statement: str, *_: Any
+    ) -> None:
         self._loop.checkpoint()
-        if self.locked and statement == "BEGIN IMMEDIATE":
+        alone = connection.get_execution_options().get("single_statements", False)
+        writes_alone = alone and not statement.startswith("SELECT")
+        self.commits += writes_alone
+        if self.locked and (writes_alone or statement == "BEGIN IMMEDIATE"):
             self._loop.sleep(BUSY_SECONDS)
             if self.locked:
                 raise OperationalError(

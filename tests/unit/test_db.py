@@ -205,7 +205,7 @@ def test_one_connection_reads_and_commits_in_turn_and_holds_nothing_in_between(
             with impatient.begin() as other:
                 assert names(other) == [name]
                 rename(other, "Ada")
-            with tables.reading() as reader:
+            with tables.statements() as reader:
                 assert names(reader) == ["Ada"]
             with impatient.begin() as other:
                 rename(other, "Bob")
@@ -217,12 +217,12 @@ def test_an_exception_rolls_the_statements_of_tables_back_and_the_connection_goe
     with db.transaction() as session:
         a_student(session, name="Ada")
     with db.tables() as tables:
-        with tables.reading() as reader:
+        with tables.statements() as reader:
             assert names(reader) == ["Ada"]
         with pytest.raises(KeyError), tables.transaction() as writer:
             rename(writer, "Bob")
             raise KeyError
-        with tables.reading() as reader:
+        with tables.statements() as reader:
             assert names(reader) == ["Ada"]
 
 
@@ -231,8 +231,22 @@ def test_the_network_is_refused_only_inside_the_transactions_of_tables(database:
         with tables.transaction(), pytest.raises(db.NetworkInTransactionError):
             db.refuse_network_in_transaction()
         db.refuse_network_in_transaction()
-        with tables.reading():
+        with tables.statements():
             db.refuse_network_in_transaction()
+
+
+def test_a_statement_of_its_own_is_committed_with_its_last_row_and_needs_no_end(
+    database: Engine, impatient: Engine
+) -> None:
+    with db.transaction() as session:
+        a_student(session, name="Ada")
+    with db.tables() as tables, tables.statements() as connection:
+        renamed = update(USERS).values(name="Bob").returning(USERS.c.name)
+        assert connection.scalars(renamed).all() == ["Bob"]
+        with impatient.begin() as other:
+            assert names(other) == ["Bob"]
+            rename(other, "Eve")
+        assert names(connection) == ["Eve"]
 
 
 @on_postgresql
@@ -240,7 +254,7 @@ def test_a_lost_connection_is_made_anew_by_the_next_use_of_its_tables(
     database: Engine, impatient: Engine
 ) -> None:
     with db.tables() as tables:
-        for use in (tables.reading, tables.transaction):
+        for use in (tables.statements, tables.transaction):
             with use() as connection:
                 connection.execute(select(1))
             cut_off_others(impatient)
