@@ -52,9 +52,15 @@ class FakeMailer:
         self.before_close()
 
     def send(
-        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[float], bool]
+        self,
+        write: Callable[[], bytes],
+        *,
+        sender: str,
+        recipient: str,
+        proceed: Callable[[float], bool],
     ) -> bool:
         db.refuse_network_in_transaction()
+        message = write()
         faults = self.faults.get(recipient)
         if faults:
             raise faults.pop(0)

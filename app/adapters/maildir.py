@@ -48,9 +48,15 @@ class _Folder:
         self._folder = folder
 
     def send(
-        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[float], bool]
+        self,
+        write: Callable[[], bytes],
+        *,
+        sender: str,
+        recipient: str,
+        proceed: Callable[[float], bool],
     ) -> bool:
         db.refuse_network_in_transaction()
+        message = write()
         if not proceed(0.0):
             return False
         try:

@@ -36,14 +36,21 @@ class MailerNotReadyError(Exception):
 
 class MailConnection(Protocol):
     def send(
-        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[float], bool]
+        self,
+        write: Callable[[], bytes],
+        *,
+        sender: str,
+        recipient: str,
+        proceed: Callable[[float], bool],
     ) -> bool:
         """Send one mail; whether the server accepted it.
 
+        ``write`` returns the message, with CRLF line ends (RFC 5322); it may be called while
+        the server thinks about the mail's sender and reader. What it raises is raised, and
+        nothing is sent.
         ``proceed`` is asked at the last moment at which the mail can still be withheld, with
         the seconds that may pass from there to the message itself; where it says no, nothing
-        is sent and the answer is false. ``message`` has CRLF line
-        ends (RFC 5322). Raises the errors of this module; a connection that raised
+        is sent and the answer is false. Raises the errors of this module; a connection that raised
         ``MailServerUnavailableError`` or ``MailFateUnknownError`` is of no more use.
         """
 

@@ -3,7 +3,7 @@
 import re
 import smtplib
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -113,19 +113,28 @@ class _Connection:
         self._client.close()
 
     def send(
-        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[float], bool]
+        self,
+        write: Callable[[], bytes],
+        *,
+        sender: str,
+        recipient: str,
+        proceed: Callable[[float], bool],
     ) -> bool:
         db.refuse_network_in_transaction()
         check_address(recipient)
         if self._client.sock is None:
             self._client = self._connect()
         if self._client.has_extn("pipelining"):
-            self._ask_together(f"MAIL FROM:<{sender}>", f"RCPT TO:<{recipient}>", "DATA")
+            commands = (f"MAIL FROM:<{sender}>", f"RCPT TO:<{recipient}>", "DATA")
+            self._say("\r\n".join(commands), to=commands[0])
+            message = self._written(write)
+            self._listen_to_all(commands)
             if not proceed(0.0):
                 # Nothing else takes a DATA back.
                 self._client.close()
                 return False
         else:
+            message = write()
             self._ask(f"MAIL FROM:<{sender}>")
             self._ask(f"RCPT TO:<{recipient}>")
             if not proceed(self._timeout):
@@ -145,10 +154,16 @@ class _Connection:
         if not _is_agreed(command, code):
             raise self._refusal(code, text, to=_verb(command))
 
-    def _ask_together(self, *commands: str) -> None:
-        """All commands in one packet, then all answers: one wait instead of one for each
+    def _written(self, write: Callable[[], bytes]) -> bytes:
+        try:
+            return write()
+        except BaseException:
+            self._client.close()  # its answers would be taken for those to the next mail
+            raise
+
+    def _listen_to_all(self, commands: Sequence[str]) -> None:
+        """The answers to commands that went in one packet: one wait instead of one for each
         (RFC 2920)."""
-        self._say("\r\n".join(commands), to=commands[0])
         refused: tuple[int, bytes, str] | None = None
         for command in commands:
             code, text = self._listen(command)

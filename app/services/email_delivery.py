@@ -196,12 +196,8 @@ class _Delivery:
     def _send(self, connection: MailConnection, sending: _Sending) -> None:
         claim, letter = sending.claim, sending.letter
         try:
-            try:
-                message = render(letter, settings=self._settings, now=self._clock())
-            except _RENDERING_FAULTS as error:
-                raise MailRefusedError(f"cannot be written: {type(error).__name__}") from error
             accepted = connection.send(
-                message,
+                lambda: self._write(letter),
                 sender=sender_address(self._settings),
                 recipient=letter.reader_address,
                 proceed=lambda ahead: self._may_proceed(sending, ahead),
@@ -215,6 +211,12 @@ class _Delivery:
                 self._accepted = claim
             else:
                 self._put_back(claim, MailServerUnavailableError("too slow for the lease"))
+
+    def _write(self, letter: Letter) -> bytes:
+        try:
+            return render(letter, settings=self._settings, now=self._clock())
+        except _RENDERING_FAULTS as error:
+            raise MailRefusedError(f"cannot be written: {type(error).__name__}") from error
 
     def _next(self) -> _Sending | None:
         """The next mail to be sent, claimed; ``None`` where there is none."""

@@ -97,6 +97,11 @@ class _Connection:
         self._provider = provider
 
     def send(
-        self, message: bytes, *, sender: str, recipient: str, proceed: Callable[[float], bool]
+        self,
+        write: Callable[[], bytes],
+        *,
+        sender: str,
+        recipient: str,
+        proceed: Callable[[float], bool],
     ) -> bool:
-        return self._provider.take(message, recipient, proceed)
+        return self._provider.take(write(), recipient, proceed)

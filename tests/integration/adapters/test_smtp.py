@@ -43,8 +43,8 @@ def always(_ahead: float) -> bool:
     return True
 
 
-def message(body: bytes = b"Hello\r\n", number: int = 1) -> bytes:
-    return b"Message-ID: <%d@lessons>\r\nSubject: Guitar\r\n\r\n%s" % (number, body)
+def message(body: bytes = b"Hello\r\n", number: int = 1) -> Callable[[], bytes]:
+    return lambda: b"Message-ID: <%d@lessons>\r\nSubject: Guitar\r\n\r\n%s" % (number, body)
 
 
 def send(
@@ -183,6 +183,20 @@ def test_a_mail_that_is_withheld_at_the_last_moment_never_arrives(
 ) -> None:
     answers = iter([False, True])
     assert send(mailer, ADA, BOB, proceed=lambda _: next(answers)) == [False, True]
+    (kept,) = catcher.mailbox.messages()
+    assert kept.get_all("X-Envelope-To") == [BOB]
+
+
+def test_a_mail_that_cannot_be_written_is_not_sent_and_the_next_one_is(
+    mailer: SmtpMailer, catcher: MailCatcher
+) -> None:
+    def fail() -> NoReturn:
+        raise ZeroDivisionError
+
+    with mailer.open() as connection:
+        with pytest.raises(ZeroDivisionError):
+            connection.send(fail, sender=US, recipient=ADA, proceed=always)
+        assert connection.send(message(), sender=US, recipient=BOB, proceed=always)
     (kept,) = catcher.mailbox.messages()
     assert kept.get_all("X-Envelope-To") == [BOB]
 

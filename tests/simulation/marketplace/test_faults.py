@@ -53,7 +53,7 @@ def send(stage: Any) -> tuple[bool, float]:
     try:
         with stage.provider.open() as connection:
             connection.send(
-                b"Message-ID: <a@b>\n",
+                lambda: b"Message-ID: <a@b>\n",
                 sender="from@people.example",
                 recipient="to@people.example",
                 proceed=lambda _: True,

@@ -15,7 +15,10 @@ MESSAGE = b"Message-ID: <1@lessons>\r\nSubject: Guitar\r\n\r\nHello\r\n"
 def send(folder: Path, *, proceed: bool = True) -> bool:
     with MaildirMailer(folder).open() as connection:
         return connection.send(
-            MESSAGE, sender="us@x.example", recipient="ada@x.example", proceed=lambda _: proceed
+            lambda: MESSAGE,
+            sender="us@x.example",
+            recipient="ada@x.example",
+            proceed=lambda _: proceed,
         )
 
 
@@ -66,7 +69,9 @@ def test_a_folder_that_vanishes_under_an_open_connection_is_too(tmp_path: Path) 
     with MaildirMailer(tmp_path / "mail").open() as connection:
         (tmp_path / "mail" / "tmp").rmdir()
         with pytest.raises(MailServerUnavailableError, match="No such file"):
-            connection.send(MESSAGE, sender="us@x", recipient="ada@x", proceed=lambda _: True)
+            connection.send(
+                lambda: MESSAGE, sender="us@x", recipient="ada@x", proceed=lambda _: True
+            )
 
 
 def test_a_mail_inside_a_transaction_is_refused(tmp_path: Path, database: Engine) -> None:
@@ -83,4 +88,4 @@ def test_a_transaction_begun_on_an_open_connection_is_refused_too(
         db.transaction(),
         pytest.raises(NetworkInTransactionError),
     ):
-        connection.send(MESSAGE, sender="us@x", recipient="ada@x", proceed=lambda _: True)
+        connection.send(lambda: MESSAGE, sender="us@x", recipient="ada@x", proceed=lambda _: True)
