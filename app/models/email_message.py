@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import cast
 
-from sqlalchemy import ForeignKey, Index, String, Table, UniqueConstraint
+from sqlalchemy import ForeignKey, String, Table, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app import trace
@@ -32,7 +32,6 @@ class EmailMessage(Base):
     __tablename__ = "email_messages"
     __table_args__ = (
         UniqueConstraint("kind", "subject_id", "recipient_id"),
-        Index("ix_email_messages_state_leased_until", "state", "leased_until"),
         # Its ids travel in messages: SQLite would give a deleted one to another mail.
         {"sqlite_autoincrement": True},
     )

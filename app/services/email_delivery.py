@@ -119,6 +119,7 @@ class _Delivery:
         self._ends = clock() + timedelta(
             seconds=max(1, settings.task_soft_time_limit_seconds - settings.mail_lease_seconds)
         )
+        self._sender = sender_address(settings)
         self._zone = ZoneInfo(settings.celery_timezone)
         self._waiting: deque[Claimable] = deque()
         self._accepted: Claim | None = None
@@ -198,7 +199,7 @@ class _Delivery:
         try:
             accepted = connection.send(
                 lambda: self._write(letter),
-                sender=sender_address(self._settings),
+                sender=self._sender,
                 recipient=letter.reader_address,
                 proceed=lambda ahead: self._may_proceed(sending, ahead),
             )
