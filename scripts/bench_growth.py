@@ -119,7 +119,7 @@ def grown(on: Stage, size: int) -> dict[str, float]:
         found["cleanup of 1,000 rows"] = 1000 * median(swept["result"])
 
     on.redis.flushall()
-    on.publish(OURS_CALLED, "publish_one", "scripts.benchmarks.noop", "celery", 4)
+    on.publish(OURS_CALLED, "publish_first", [("scripts.benchmarks.noop", "celery", 4)])
     multiply(on.redis, _DEFAULT_LIST, size)
     drained = min(size, DRAINED)
     with on.working(OURS_CALLED, warm=False) as workers:

@@ -44,9 +44,12 @@ def flood(on: Stage, each: int, *, slow: bool) -> int:
     """Let ``each`` tasks wait in every queue but bookings; how many there are."""
     if not each:
         return 0
+    first = [
+        (SLOW_TASK if slow else name_in(spec), spec.name, wire_priority(spec.urgency))
+        for spec in _OTHERS
+    ]
+    on.publish(OURS_CALLED, "publish_first", first)
     for spec in _OTHERS:
-        name = SLOW_TASK if slow else name_in(spec)
-        on.publish(OURS_CALLED, "publish_one", name, spec.name, wire_priority(spec.urgency))
         multiply(on.redis, list_of(spec), each)
     return each * len(_OTHERS)
 

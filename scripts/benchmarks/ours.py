@@ -145,9 +145,11 @@ def enqueue(name: str, count: int) -> None:
             outbox.enqueue(session, name, time.time())
 
 
-def publish_one(name: str, queue: str, priority: int) -> None:
-    """One message of a backlog, in that list, for others to be copies of."""
-    celery_app.send_task(name, (BACKLOG,), queue=queue, priority=priority, ignore_result=True)
+def publish_first(of_lists: list[tuple[str, str, int]]) -> None:
+    """The first message of each backlog, for others to be copies of: its task's name, queue and
+    priority."""
+    for name, queue, priority in of_lists:
+        celery_app.send_task(name, (BACKLOG,), queue=queue, priority=priority, ignore_result=True)
 
 
 def publish_stamped(name: str) -> None:
