@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     URL,
@@ -29,9 +29,12 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.settings import load_settings
+
+Result = TypeVar("Result")
 
 # For a server whose machine or network is gone (libpq's names, in seconds). Without them a query
 # waits as long as the kernel does: fifteen minutes for what was sent, two hours for its answer.
@@ -203,12 +206,12 @@ def _begin_sqlite(connection: Connection) -> None:
 @contextmanager
 def transaction() -> Iterator[Session]:
     """A session whose work is committed at the end, or rolled back by an exception."""
-    with (
-        Session(engine(), expire_on_commit=False) as session,
-        session.begin(),
-        _no_network(),
-    ):
-        yield session
+    with Session(engine(), expire_on_commit=False) as session, session.begin():
+        token = _in_transaction.set(True)
+        try:
+            yield session
+        finally:
+            _in_transaction.reset(token)
 
 
 @contextmanager
@@ -219,68 +222,64 @@ def reading(bind: Engine | None = None) -> Iterator[Session]:
 
 
 @contextmanager
-def tables() -> Iterator[Tables]:
-    """One connection for all the short statements and transactions of a piece of work."""
-    with engine().connect() as connection:
-        yield Tables(connection)
+def reading_tables() -> Iterator[Connection]:
+    """``reading`` without the ORM and without a transaction: each statement sees what is
+    committed when it begins."""
+    with _single_statements(engine()).connect() as connection:
+        yield connection
 
 
 @contextmanager
-def reading_tables() -> Iterator[Connection]:
-    """``reading`` without the ORM, by ``Tables.statements``."""
-    with tables() as kept, kept.statements() as connection:
-        yield connection
+def tables() -> Iterator[Tables]:
+    """A connection that is kept for all the short statements of a piece of work."""
+    kept = Tables(_single_statements(engine()))
+    try:
+        yield kept
+    finally:
+        kept.close()
 
 
 class Tables:
     """The database without the ORM, whose session takes longer than a short statement does.
 
-    No transaction is open between two uses. What raised because the connection was lost may
-    be called again: it connects anew.
+    Each statement is a transaction of its own: it sees what is committed when it begins, and
+    what it changes is committed when it has returned its last row.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._of_one_statement, self._of_several = _SCOPES[connection.dialect.name]
+    def __init__(self, bind: Engine) -> None:
+        self._bind = bind
+        self._connection = bind.connect()
 
-    @contextmanager
-    def statements(self) -> Iterator[Connection]:
-        """Statements that are a transaction each: they see what is committed when they begin,
-        and what they change is committed when their rows are read."""
-        self._connection.execution_options(**self._of_one_statement)
+    def run(self, act: Callable[[Connection], Result]) -> Result:
+        """What ``act`` returns of the connection.
+
+        Where the server has ended the connection since its last use, ``act`` is called once
+        more, with a new one: it must bear to have been run twice.
+        """
         try:
-            yield self._connection
-        finally:
-            self._connection.rollback()
+            return act(self._connection)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        self.close()
+        self._connection = self._bind.connect()
+        return act(self._connection)
 
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Statements that are committed together, or rolled back by an exception."""
-        self._connection.execution_options(**self._of_several)
-        with self._connection.begin(), _no_network():
-            yield self._connection
+    def close(self) -> None:
+        self._connection.close()
 
 
-# Options of a connection: for single statements, and for a transaction. SQLAlchemy's AUTOCOMMIT
-# would give SQLite's driver its own BEGIN back at the end.
-_SCOPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "sqlite": ({"single_statements": True}, {"single_statements": False}),
-    "postgresql": ({"isolation_level": "AUTOCOMMIT"}, {"isolation_level": "READ COMMITTED"}),
-}
+@lru_cache(maxsize=1)
+def _single_statements(bind: Engine) -> Engine:
+    # SQLAlchemy's AUTOCOMMIT would give SQLite's driver its own BEGIN back at the end.
+    if bind.dialect.name == "sqlite":
+        return bind.execution_options(single_statements=True)
+    return bind.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @lru_cache(maxsize=1)
 def _reading_only(bind: Engine) -> Engine:
     return bind.execution_options(reads_only=True)
-
-
-@contextmanager
-def _no_network() -> Iterator[None]:
-    token = _in_transaction.set(True)
-    try:
-        yield
-    finally:
-        _in_transaction.reset(token)
 
 
 class NetworkInTransactionError(AssertionError):

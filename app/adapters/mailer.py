@@ -48,10 +48,13 @@ class MailConnection(Protocol):
         ``write`` returns the message, with CRLF line ends (RFC 5322); it may be called while
         the server thinks about the mail's sender and reader. What it raises is raised, and
         nothing is sent.
+
         ``proceed`` is asked at the last moment at which the mail can still be withheld, with
         the seconds that may pass from there to the message itself; where it says no, nothing
-        is sent and the answer is false. Raises the errors of this module; a connection that raised
-        ``MailServerUnavailableError`` or ``MailFateUnknownError`` is of no more use.
+        is sent and the answer is false. Raises the errors of this module.
+
+        A connection is of no more use when it has withheld a mail, or raised what ``write``
+        raises, ``MailServerUnavailableError`` or ``MailFateUnknownError``.
         """
 
 

@@ -58,14 +58,13 @@ class SmtpMailer:
     @contextmanager
     def open(self) -> Iterator[MailConnection]:
         db.refuse_network_in_transaction()
-        connection = _Connection(
-            self._connect, answer_timeout=self.answer_timeout, timeout=self.timeout
-        )
+        client = self._connect()
         try:
-            yield connection
-            connection.quit()
+            yield _Connection(client, answer_timeout=self.answer_timeout, timeout=self.timeout)
+            with suppress(smtplib.SMTPException, OSError):
+                client.quit()
         finally:
-            connection.close()
+            client.close()
 
     def _connect(self) -> smtplib.SMTP:
         client: smtplib.SMTP | None = None
@@ -97,20 +96,10 @@ class SmtpMailer:
 
 
 class _Connection:
-    def __init__(
-        self, connect: Callable[[], smtplib.SMTP], *, timeout: float, answer_timeout: float
-    ) -> None:
-        self._connect = connect
-        self._client = connect()
+    def __init__(self, client: smtplib.SMTP, *, timeout: float, answer_timeout: float) -> None:
+        self._client = client
         self._timeout = timeout
         self._answer_timeout = answer_timeout
-
-    def quit(self) -> None:
-        with suppress(smtplib.SMTPException, OSError):
-            self._client.quit()
-
-    def close(self) -> None:
-        self._client.close()
 
     def send(
         self,
@@ -122,24 +111,22 @@ class _Connection:
     ) -> bool:
         db.refuse_network_in_transaction()
         check_address(recipient)
-        if self._client.sock is None:
-            self._client = self._connect()
-        if self._client.has_extn("pipelining"):
+        several = self._client.has_extn("pipelining")
+        if several:
             commands = (f"MAIL FROM:<{sender}>", f"RCPT TO:<{recipient}>", "DATA")
             self._say("\r\n".join(commands), to=commands[0])
             message = self._written(write)
             self._listen_to_all(commands)
-            if not proceed(0.0):
-                # Nothing else takes a DATA back.
-                self._client.close()
-                return False
+            ahead = 0.0
         else:
-            message = write()
+            message = self._written(write)
             self._ask(f"MAIL FROM:<{sender}>")
             self._ask(f"RCPT TO:<{recipient}>")
-            if not proceed(self._timeout):
-                self._reset()
-                return False
+            ahead = self._timeout
+        if not proceed(ahead):
+            self._client.close()  # nothing else takes a DATA back
+            return False
+        if not several:
             self._ask("DATA")
         code, text = self._transmit(message)
         if code == CLOSING:

@@ -27,7 +27,6 @@ from app.settings import Settings
 BATCH = 1000
 """Rows in one transaction: some milliseconds, for which SQLite's other writers wait."""
 
-# In the negative: for a state that is asked for, SQLite would take the index that begins with it.
 WAITING = (EmailState.QUEUED, EmailState.SENDING)
 
 Deletion = Callable[[Session, int], int]

@@ -135,7 +135,8 @@ def claim(
     """Claim a mail until ``now + lease``; ``None`` where it is not free, or has been claimed
     since.
 
-    The same statement marks ``accepted`` sent, as ``mark_sent`` does; it carries no secret.
+    The same statement marks ``accepted`` sent, as ``mark_sent`` does; it must carry no secret.
+    Of a mail that is being sent the row is there: the cleanup leaves it alone.
     """
     changed = connection.execute(
         _CLAIM[include_failed],

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from zoneinfo import ZoneInfo
 
 from jinja2 import TemplateError
@@ -45,6 +46,10 @@ WAITS_BEFORE_MESSAGE = 3
 # What a template, a name or a date that nobody thought of may raise. One such mail must not
 # take the rest of its chunk with it.
 _RENDERING_FAULTS = (TemplateError, ValueError, TypeError, LookupError, OverflowError)
+
+
+class _UnwritableError(MailRefusedError):
+    """The mail's own fault, and no server has refused it."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +132,13 @@ class _Delivery:
         self._sent = self._failed = self._cancelled = 0
 
     def run(self, email_ids: Sequence[int]) -> None:
-        with self._tables.statements() as connection:
-            self._waiting = deque(
-                email_claims.all_claimable(
+        self._waiting = deque(
+            self._tables.run(
+                lambda connection: email_claims.all_claimable(
                     connection, email_ids, now=self._clock(), include_failed=self._include_failed
                 )
             )
+        )
         usable = True
         while self._waiting and usable:
             try:
@@ -172,7 +178,7 @@ class _Delivery:
         )
 
     def _send_over(self, connection: MailConnection) -> bool:
-        """Send what waits, until nothing does or the connection breaks.
+        """Send what waits, until nothing does or the connection is of no more use.
 
         Whether another connection is worth a try: one that broke before it was of any use
         is not, since the next would hardly be better.
@@ -180,21 +186,29 @@ class _Delivery:
         useful = False
         try:
             while (sending := self._next()) is not None:
+                claim = sending.claim
                 try:
-                    self._send(connection, sending)
+                    withheld = not self._send(connection, sending)
+                except _UnwritableError as error:
+                    self._fail(claim, str(error))
+                    return True
                 except MailServerUnavailableError as error:
-                    self._put_back(sending.claim, error)
+                    self._put_back(claim, error)
                     return useful
                 except MailFateUnknownError as error:
                     # It stays leased: who takes it over will know that it is uncertain.
-                    logger.warning("mail %s: fate unknown: %s", sending.claim.email_id, error)
+                    logger.warning("mail %s: fate unknown: %s", claim.email_id, error)
+                    return useful
+                if withheld:
+                    self._put_back(claim, MailServerUnavailableError("too slow for the lease"))
                     return useful
                 useful = True
         finally:
             self._mark_accepted()
         return False
 
-    def _send(self, connection: MailConnection, sending: _Sending) -> None:
+    def _send(self, connection: MailConnection, sending: _Sending) -> bool:
+        """Whether the server has answered, if only with a refusal; else it was withheld."""
         claim, letter = sending.claim, sending.letter
         try:
             accepted = connection.send(
@@ -203,21 +217,23 @@ class _Delivery:
                 recipient=letter.reader_address,
                 proceed=lambda ahead: self._may_proceed(sending, ahead),
             )
+        except _UnwritableError:
+            raise
         except MailRefusedError as error:
             self._fail(claim, str(error))
         except MailTemporarilyRefusedError as error:
             self._put_back(claim, error)
         else:
-            if accepted:
-                self._accepted = claim
-            else:
-                self._put_back(claim, MailServerUnavailableError("too slow for the lease"))
+            if not accepted:
+                return False
+            self._accepted = claim
+        return True
 
     def _write(self, letter: Letter) -> bytes:
         try:
             return render(letter, settings=self._settings, now=self._clock())
         except _RENDERING_FAULTS as error:
-            raise MailRefusedError(f"cannot be written: {type(error).__name__}") from error
+            raise _UnwritableError(f"cannot be written: {type(error).__name__}") from error
 
     def _next(self) -> _Sending | None:
         """The next mail to be sent, claimed; ``None`` where there is none."""
@@ -240,15 +256,16 @@ class _Delivery:
         if self._accepted is not None and self._accepted.carries_secret:
             self._mark_accepted()
         while self._waiting and (now := self._clock()) < self._ends:
-            with self._tables.statements() as connection:
-                claim = email_claims.claim(
-                    connection,
-                    self._waiting.popleft(),
+            claim = self._tables.run(
+                partial(
+                    email_claims.claim,
+                    mail=self._waiting.popleft(),
                     now=now,
                     lease=self._lease,
                     include_failed=self._include_failed,
                     accepted=self._accepted,
                 )
+            )
             self._count_accepted()
             if claim is not None:
                 return claim
@@ -263,30 +280,30 @@ class _Delivery:
             )
             return None
         try:
-            with self._tables.statements() as connection:
-                letter = email_letters.read(
+            letter = self._tables.run(
+                lambda connection: email_letters.read(
                     connection, claim.email_id, claim.kind, now=claim.since, zone=self._zone
                 )
+            )
         except MissingRowError as error:
             self._fail(claim, str(error))
             return None
         if letter is None:
-            with self._tables.transaction() as connection:
-                email_claims.cancel(connection, claim)
+            with db.transaction() as session:
+                email_claims.cancel(session.connection(), claim)
             self._cancelled += 1
         return letter
 
     def _may_proceed(self, sending: _Sending, ahead: float) -> bool:
         if self._clock() + timedelta(seconds=ahead) > sending.last_moment:
             return False
-        with self._tables.statements() as connection:
-            return email_claims.is_held(connection, sending.claim)
+        return self._tables.run(lambda connection: email_claims.is_held(connection, sending.claim))
 
     def _mark_accepted(self) -> None:
         if self._accepted is None:
             return
-        with self._tables.transaction() as connection:
-            email_claims.mark_sent(connection, self._accepted, now=self._clock())
+        with db.transaction() as session:
+            email_claims.mark_sent(session.connection(), self._accepted, now=self._clock())
         self._count_accepted()
 
     def _count_accepted(self) -> None:
@@ -296,8 +313,8 @@ class _Delivery:
     def _put_back(self, claim: Claim, error: TransientError) -> None:
         """Queue a mail again that was certainly not accepted."""
         self._error = error
-        with self._tables.transaction() as connection:
-            email_claims.put_back(connection, claim, str(error))
+        with db.transaction() as session:
+            email_claims.put_back(session.connection(), claim, str(error))
 
     def _fail(self, claim: Claim, error: str) -> None:
         with db.transaction() as session:

@@ -1,7 +1,8 @@
 """From headers and bodies to the bytes of a mail: the one form of mail that goes out here.
 
-The library writes the same bytes (a test compares), and takes twice as long: it makes objects
-of the parts, asks each header again what it says, and looks for lines to break.
+The library joins headers and encoded bodies to the same bytes (a test compares), and takes
+twice as long: it makes objects of the parts, asks each header again what it says, and looks for
+lines to break.
 """
 
 from binascii import b2a_qp
@@ -18,8 +19,8 @@ def alternatives(headers: Mapping[str, str], bodies: Mapping[str, str], *, bound
     """A multipart/alternative mail (RFC 2046, 5.1.4) with CRLF line ends, 7-bit clean.
 
     ``headers`` are ASCII, and encoded where their text was not (RFC 2047). ``bodies`` maps the
-    subtype of each text part to its text, the plainest first. ``boundary`` begins with ``=_``,
-    which cannot occur in a quoted-printable body (RFC 2045, 6.7).
+    subtype of each text part to its text, whose lines end in LF, the plainest first.
+    ``boundary`` begins with ``=_``, which cannot occur in a quoted-printable body (RFC 2045, 6.7).
     """
     mail = [
         f'Content-Type: multipart/alternative; boundary="{boundary}"\r\n'

@@ -89,7 +89,6 @@ def _is_plain(text: str) -> bool:
 
 
 def _boundary(letter: Letter) -> str:
-    # "=_" cannot occur in a quoted-printable body (RFC 2045, 6.7).
     return f"=_{letter.key}"
 
 

@@ -175,8 +175,8 @@ def test_another_threads_transaction_does_not_refuse_the_network(database: Engin
         threads.submit(db.refuse_network_in_transaction).result()
 
 
-def rename(connection: Connection, name: str) -> None:
-    connection.execute(update(USERS).values(name=name))
+def rename(connection: Connection, name: str) -> int:
+    return connection.execute(update(USERS).values(name=name)).rowcount
 
 
 def names(connection: Connection) -> list[str]:
@@ -193,75 +193,61 @@ def test_each_statement_of_a_read_of_tables_sees_what_is_committed_before_it(
         assert names(reader) == ["Ada"]
 
 
-def test_one_connection_reads_and_commits_in_turn_and_holds_nothing_in_between(
+def test_a_statement_of_tables_is_committed_when_it_has_run_and_needs_no_end(
     database: Engine, impatient: Engine
 ) -> None:
     with Session(impatient) as session, session.begin():
         a_student(session, name="Ada")
     with db.tables() as tables:
         for name in ("Bob", "Eve"):
-            with tables.transaction() as writer:
-                rename(writer, name)
+            assert tables.run(lambda writer, to=name: rename(writer, to)) == 1
             with impatient.begin() as other:
                 assert names(other) == [name]
                 rename(other, "Ada")
-            with tables.statements() as reader:
-                assert names(reader) == ["Ada"]
-            with impatient.begin() as other:
-                rename(other, "Bob")
+            assert tables.run(names) == ["Ada"]
 
 
-def test_an_exception_rolls_the_statements_of_tables_back_and_the_connection_goes_on(
-    database: Engine,
-) -> None:
+def test_tables_go_on_after_a_statement_that_failed(database: Engine) -> None:
     with db.transaction() as session:
         a_student(session, name="Ada")
     with db.tables() as tables:
-        with tables.statements() as reader:
-            assert names(reader) == ["Ada"]
-        with pytest.raises(KeyError), tables.transaction() as writer:
-            rename(writer, "Bob")
-            raise KeyError
-        with tables.statements() as reader:
-            assert names(reader) == ["Ada"]
+        with pytest.raises(IntegrityError):
+            tables.run(lambda writer: writer.execute(update(USERS).values(name=None)))
+        assert tables.run(names) == ["Ada"]
 
 
-def test_the_network_is_refused_only_inside_the_transactions_of_tables(database: Engine) -> None:
+def test_the_network_is_allowed_between_the_statements_of_tables(database: Engine) -> None:
     with db.tables() as tables:
-        with tables.transaction(), pytest.raises(db.NetworkInTransactionError):
-            db.refuse_network_in_transaction()
+        tables.run(names)
         db.refuse_network_in_transaction()
-        with tables.statements():
-            db.refuse_network_in_transaction()
-
-
-def test_a_statement_of_its_own_is_committed_with_its_last_row_and_needs_no_end(
-    database: Engine, impatient: Engine
-) -> None:
-    with db.transaction() as session:
-        a_student(session, name="Ada")
-    with db.tables() as tables, tables.statements() as connection:
-        renamed = update(USERS).values(name="Bob").returning(USERS.c.name)
-        assert connection.scalars(renamed).all() == ["Bob"]
-        with impatient.begin() as other:
-            assert names(other) == ["Bob"]
-            rename(other, "Eve")
-        assert names(connection) == ["Eve"]
 
 
 @on_postgresql
-def test_a_lost_connection_is_made_anew_by_the_next_use_of_its_tables(
+def test_what_a_lost_connection_kept_from_running_runs_on_a_new_one(
     database: Engine, impatient: Engine
 ) -> None:
+    with db.transaction() as session:
+        a_student(session, name="Ada")
     with db.tables() as tables:
-        for use in (tables.statements, tables.transaction):
-            with use() as connection:
-                connection.execute(select(1))
+        for name in ("Bob", "Eve"):
+            tables.run(names)
             cut_off_others(impatient)
-            with pytest.raises(OperationalError), use() as connection:
-                connection.execute(select(1))
-            with use() as connection:
-                assert connection.scalar(select(1)) == 1
+            assert tables.run(lambda writer, to=name: rename(writer, to)) == 1
+            with impatient.begin() as other:
+                assert names(other) == [name]
+
+
+@on_postgresql
+def test_a_connection_that_is_lost_again_and_again_is_no_reason_to_go_on_for_ever(
+    database: Engine, impatient: Engine
+) -> None:
+    def lose(connection: Connection) -> None:
+        connection.execute(select(1))
+        cut_off_others(impatient)
+        connection.execute(select(1))
+
+    with db.tables() as tables, pytest.raises(OperationalError):
+        tables.run(lose)
 
 
 FORK = """

@@ -1,6 +1,6 @@
 """Without the index on the state and lease of mails: no query uses it.
 
-Each mail went through it four times, and each time is a page to be written.
+Each mail was moved in it twice, and each end of a move is a page to be written.
 """
 
 from collections.abc import Sequence

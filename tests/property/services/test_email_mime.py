@@ -34,7 +34,7 @@ def split(mail: bytes) -> list[bytes]:
 
 
 @given(plain=texts, html=texts)
-def test_the_bytes_are_those_of_the_library(plain: str, html: str) -> None:
+def test_headers_and_bodies_are_joined_as_the_library_joins_them(plain: str, html: str) -> None:
     headers = {"To": "Ada <ada@people.example>", "Subject": "Guitar"}
     bodies = {"plain": plain, "html": html}
     written = alternatives(headers, bodies, boundary=BOUNDARY)

@@ -1,13 +1,13 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Barrier, Event
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, func, select, update
-from sqlalchemy.exc import OperationalError
 
 from app import db
 from app.adapters.mailer import (
@@ -27,7 +27,7 @@ from app.models import (
     OutboxState,
     User,
 )
-from app.services import bookings, email, email_delivery, email_letters, reminders
+from app.services import bookings, email, email_claims, email_delivery, email_letters, reminders
 from app.services.email import DELIVER
 from app.services.email_delivery import DeliverySummary
 from app.settings import Settings
@@ -254,20 +254,63 @@ def test_a_claim_that_fails_does_not_take_the_mark_of_the_mail_before_with_it(
     assert states() == [EmailState.SENT, EmailState.QUEUED]
 
 
+@pytest.fixture
+def cut_off(database: Engine) -> Iterator[Callable[[], None]]:
+    """Ends the delivery's connection to the database."""
+    elsewhere = db.create_database_engine(database.url.render_as_string(hide_password=False))
+    yield lambda: cut_off_others(elsewhere)
+    elsewhere.dispose()
+
+
 @on_postgresql
+@pytest.mark.parametrize("mails", [1, 2])
+@pytest.mark.parametrize("moment", ["before_data", "after_acceptance"])
 def test_a_database_connection_that_is_lost_while_a_mail_is_sent_doubles_nothing(
+    post: Post, cut_off: Callable[[], None], mails: int, moment: str
+) -> None:
+    email_ids = confirmations()[:mails]
+    setattr(post.mailer, moment, cut_off)
+    assert post.deliver(email_ids).sent == mails
+    post.clock.now += LEASE
+    assert post.deliver(email_ids).skipped == mails
+    assert len(post.mailer.received) == mails
+    assert {(mail(one).state, mail(one).uncertain) for one in email_ids} == {(EmailState.SENT, 0)}
+
+
+@on_postgresql
+def test_a_refused_mail_waits_again_although_the_database_connection_was_lost_meanwhile(
+    post: Post, cut_off: Callable[[], None]
+) -> None:
+    (email_id, _) = confirmations()
+
+    def refuse() -> None:
+        cut_off()
+        raise MailTemporarilyRefusedError("SMTP 450 to RCPT")
+
+    post.mailer.before_data = refuse
+    assert post.deliver([email_id]).left == (email_id,)
+    assert mail(email_id).state is EmailState.QUEUED
+
+
+def test_a_claim_is_refused_where_somebody_has_claimed_and_given_up_meanwhile(
     post: Post, database: Engine
 ) -> None:
-    email_ids = confirmations()
-    elsewhere = db.create_database_engine(database.url.render_as_string(hide_password=False))
-    post.mailer.after_acceptance = lambda: cut_off_others(elsewhere)
-    with pytest.raises(OperationalError):
-        post.deliver(email_ids)
-    elsewhere.dispose()
-    assert states() == [EmailState.SENT, EmailState.QUEUED]
-    post.mailer.after_acceptance = lambda: None
-    assert post.deliver(email_ids).sent == 1
-    assert len(set(post.mailer.message_ids())) == len(post.mailer.received) == 2
+    options: dict[str, Any] = {"now": NOON, "include_failed": False}
+    with db.tables() as tables:
+        (first, second) = tables.run(
+            lambda reader: email_claims.all_claimable(reader, confirmations(), **options)
+        )
+        claim = partial(email_claims.claim, lease=LEASE, **options)
+        theirs = tables.run(partial(claim, mail=first))
+        assert theirs is not None
+        tables.run(lambda writer: email_claims.put_back(writer, theirs, "SMTP 450 to RCPT"))
+        assert tables.run(partial(claim, mail=first)) is None
+        ours = tables.run(partial(claim, mail=second))
+        assert ours is not None
+        # What was accepted is marked, whatever becomes of the claim beside it.
+        assert tables.run(partial(claim, mail=first, accepted=ours)) is None
+    assert (mail(first.email_id).state, mail(first.email_id).claims) == (EmailState.QUEUED, 1)
+    assert mail(second.email_id).state is EmailState.SENT
 
 
 def test_two_workers_with_the_same_mails_send_each_of_them_once(post: Post) -> None:
@@ -569,6 +612,7 @@ def test_a_mail_that_cannot_be_written_does_not_stop_the_others(post: Post) -> N
     summary = post.deliver([unwritable.id, *confirmations()])
     assert (summary.sent, summary.failed) == (2, 1)
     assert mail(unwritable.id).error == "cannot be written: OverflowError"
+    assert post.mailer.connections == 2
 
 
 def test_no_address_and_no_name_is_in_a_log_or_an_error(
