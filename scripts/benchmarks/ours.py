@@ -25,7 +25,7 @@ from app.tasks.broker import RedisBroker
 from app.tasks.consumer import OutboxConsumer
 from app.tasks.scheduler import OutboxScheduler
 from scripts.benchmarks import environment
-from scripts.benchmarks.runs import BACKLOG, mark
+from scripts.benchmarks.runs import BACKLOG, BUSY_SECONDS, mark
 
 
 def name_in(spec: QueueSpec) -> str:
@@ -91,6 +91,19 @@ def guarded_ten_ms(self: BaseTask, published_at: float) -> None:
     time.sleep(0.01)
     with self.transaction():
         mark(published_at)
+
+
+@celery_app.task(base=BaseTask, bind=True, name="scripts.benchmarks.hang", **OPTIONS)
+def hang(self: BaseTask, published_at: float) -> None:
+    mark(published_at)
+    time.sleep(BUSY_SECONDS)
+
+
+@celery_app.task(base=BaseTask, bind=True, name="scripts.benchmarks.guarded_hang", **OPTIONS)
+def guarded_hang(self: BaseTask, published_at: float) -> None:
+    with self.transaction():
+        mark(published_at)
+        time.sleep(BUSY_SECONDS)
 
 
 def _in_queue(self: BaseTask, published_at: float) -> None:

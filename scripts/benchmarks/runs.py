@@ -18,6 +18,8 @@ FILE = "BENCH_RUNS"
 POLL_SECONDS = 0.01
 BACKLOG = -1.0
 """Instead of the instant at which it was published, for a task that only is to be in the way."""
+BUSY_SECONDS = 600.0
+"""Of a task that is killed before it ends."""
 
 _RECORD = struct.Struct("<dd")
 

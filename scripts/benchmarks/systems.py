@@ -21,6 +21,7 @@ class System:
     environment: Mapping[str, str] = field(default_factory=dict)
     noop: str = "noop"
     ten_ms: str = "ten_ms"
+    hang: str = "hang"
     ours: bool = False
     share: float = 1.0
     """Of ``--n``: a slow system is given fewer tasks, so that its rounds end."""
@@ -62,6 +63,7 @@ OURS = System(
     _prefork(_OURS),
     noop="guarded",
     ten_ms="guarded_ten_ms",
+    hang="guarded_hang",
     ours=True,
 )
 OURS_CALLED = System("ours, celery call", _OURS, _prefork(_OURS), ours=True)

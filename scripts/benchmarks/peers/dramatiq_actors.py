@@ -13,7 +13,7 @@ import dramatiq
 from dramatiq.brokers.redis import RedisBroker
 
 from scripts.benchmarks import environment, lesson_mails
-from scripts.benchmarks.runs import BACKLOG, mark
+from scripts.benchmarks.runs import BACKLOG, BUSY_SECONDS, mark
 
 broker = RedisBroker(  # type: ignore[no-untyped-call]
     url=environment.redis_url(), middleware=[] if environment.fastest() else None
@@ -30,6 +30,12 @@ def noop(published_at: float) -> None:
 def ten_ms(published_at: float) -> None:
     mark(published_at)
     time.sleep(0.01)
+
+
+@dramatiq.actor
+def hang(published_at: float) -> None:
+    mark(published_at)
+    time.sleep(BUSY_SECONDS)
 
 
 @dramatiq.actor(priority=10)

@@ -11,7 +11,7 @@ import time
 from huey import PriorityRedisHuey, RedisHuey
 
 from scripts.benchmarks import environment, lesson_mails
-from scripts.benchmarks.runs import BACKLOG, mark
+from scripts.benchmarks.runs import BACKLOG, BUSY_SECONDS, mark
 
 _class = PriorityRedisHuey if environment.with_priorities() else RedisHuey
 huey = _class("bench", url=environment.redis_url(), results=False)
@@ -29,6 +29,12 @@ def ten_ms(published_at: float) -> None:
 
 
 @huey.task()
+def hang(published_at: float) -> None:
+    mark(published_at)
+    time.sleep(BUSY_SECONDS)
+
+
+@huey.task()
 def send_reminder(email_id: int) -> None:
     lesson_mails.send(email_id)
 
@@ -40,7 +46,7 @@ def send_due_reminders() -> None:
 
 
 def publish(task: str, count: int) -> None:
-    called = {"noop": noop, "ten_ms": ten_ms}[task]
+    called = {"noop": noop, "ten_ms": ten_ms, "hang": hang}[task]
     for _ in range(count):
         called(time.time())
 

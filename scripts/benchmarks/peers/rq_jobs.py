@@ -14,7 +14,7 @@ import redis
 from rq import Queue, Retry, SimpleWorker, Worker
 
 from scripts.benchmarks import environment, lesson_mails
-from scripts.benchmarks.runs import BACKLOG, mark
+from scripts.benchmarks.runs import BACKLOG, BUSY_SECONDS, mark
 
 _BATCH = 1000
 
@@ -34,6 +34,11 @@ def noop(published_at: float) -> None:
 def ten_ms(published_at: float) -> None:
     mark(published_at)
     time.sleep(0.01)
+
+
+def hang(published_at: float) -> None:
+    mark(published_at)
+    time.sleep(BUSY_SECONDS)
 
 
 def send_reminder(email_id: int) -> None:
@@ -64,7 +69,7 @@ def _enqueue_many(job: Any, calls: list[tuple[Any, ...]]) -> None:
 
 
 def publish(task: str, count: int) -> None:
-    job = {"noop": noop, "ten_ms": ten_ms}[task]
+    job = {"noop": noop, "ten_ms": ten_ms, "hang": hang}[task]
     _enqueue_many(job, [(time.time(),) for _ in range(count)])
 
 

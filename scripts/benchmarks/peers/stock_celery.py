@@ -12,7 +12,7 @@ import time
 from celery import Celery
 
 from scripts.benchmarks import environment, lesson_mails
-from scripts.benchmarks.runs import BACKLOG, mark
+from scripts.benchmarks.runs import BACKLOG, BUSY_SECONDS, mark
 
 app = Celery("stock", broker=environment.redis_url(), set_as_current=False)
 app.conf.update(
@@ -40,6 +40,12 @@ def noop(published_at: float) -> None:
 def ten_ms(published_at: float) -> None:
     mark(published_at)
     time.sleep(0.01)
+
+
+@app.task(name="hang", shared=False)
+def hang(published_at: float) -> None:
+    mark(published_at)
+    time.sleep(BUSY_SECONDS)
 
 
 @app.task(name="send_reminder", shared=False)

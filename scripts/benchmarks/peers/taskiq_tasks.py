@@ -13,7 +13,7 @@ from taskiq import AsyncBroker
 from taskiq_redis import ListQueueBroker, RedisStreamBroker
 
 from scripts.benchmarks import environment, lesson_mails
-from scripts.benchmarks.runs import mark
+from scripts.benchmarks.runs import BUSY_SECONDS, mark
 
 broker: AsyncBroker = (
     ListQueueBroker(url=environment.redis_url())
@@ -34,6 +34,12 @@ async def ten_ms(published_at: float) -> None:
     await asyncio.sleep(0.01)
 
 
+@broker.task(task_name="hang")
+async def hang(published_at: float) -> None:
+    mark(published_at)
+    await asyncio.sleep(BUSY_SECONDS)
+
+
 # What talks to a database and a mail server by blocking libraries is a plain function, which
 # the worker runs in its thread.
 @broker.task(task_name="send_reminder")
@@ -48,7 +54,7 @@ async def send_due_reminders() -> None:
 
 
 def publish(task: str, count: int) -> None:
-    called = {"noop": noop, "ten_ms": ten_ms}[task]
+    called = {"noop": noop, "ten_ms": ten_ms, "hang": hang}[task]
 
     async def send() -> None:
         await broker.startup()
