@@ -45,9 +45,9 @@ class Chapter:
 
 
 CHAPTERS = (
-    Chapter("storm", ("--n", "1500"), ("--n", "20", "--system", "ours", "--system", "dramatiq")),
+    Chapter("storm", ("--n", "4000"), ("--n", "20", "--system", "ours", "--system", "dramatiq")),
     Chapter("drain", ("--n", "600"), ("--n", "20", "--task", "noop", "--settings", "durable")),
-    Chapter("urgency", ("--n", "100"), ("--n", "10", "--flood", "2000", "--without-peers")),
+    Chapter("urgency", ("--n", "200"), ("--n", "10", "--flood", "2000", "--without-peers")),
     Chapter("overhead", ("--n", "1000"), ("--n", "20")),
     Chapter("enqueue", ("--n", "2000"), ("--n", "20", "--database", "sqlite")),
     Chapter("growth", ("--n", "1000000"), ("--n", "1000")),

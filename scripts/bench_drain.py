@@ -81,8 +81,9 @@ _MEANING = {
 }
 _NOTES = {
     "durable": [
-        "Huey is not in this table: on Redis it has no setting with which a running task "
-        "survives the SIGKILL of its process.",
+        "A test kills the workers of each of these systems while a task runs, and sees it run "
+        "again (tests/integration/benchmarks/test_durability.py). Huey is not in this table: on "
+        "Redis it has no setting with which a running task survives the SIGKILL of its process.",
         "Only “ours, outbox and guard” also keeps tasks whose Redis was lost, and runs each "
         "effect once: it reads a row and commits one for each task.",
     ],
