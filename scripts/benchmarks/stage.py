@@ -96,7 +96,8 @@ class Stage:
         """The system's workers, stopped at the end; ``warm``: when they have run tasks."""
         self._number += 1
         env = {**self.environment, **system.environment, **(environment or {})}
-        with Processes(grace=5.0) as processes:
+        # Nobody needs what they would do at their end, which takes two seconds.
+        with Processes(grace=0.0) as processes:
             started = [
                 processes.start(
                     Process(
