@@ -59,17 +59,24 @@ class SmtpProtocol(asyncio.Protocol):
         self._arrived = arrived
         self._buffer = b""
         self._in_message = False
+        self._replies: list[bytes] = []
+        self._has_said_bye = False
         self._transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         self._arrived.connections += 1
-        self._say(b"220 sink")
+        self._transport.write(b"220 sink\r\n")
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         while self._step():
             pass
+        # Together, as a server should that takes several commands at once (RFC 2920, 3.2).
+        self._transport.write(b"".join(self._replies))
+        self._replies.clear()
+        if self._has_said_bye:
+            self._transport.close()
 
     def _step(self) -> bool:
         """Whether something whole was in the buffer and has been dealt with."""
@@ -95,7 +102,7 @@ class SmtpProtocol(asyncio.Protocol):
             self._say(b"354 go ahead")
         elif word == b"QUIT":
             self._say(b"221 bye")
-            self._transport.close()
+            self._has_said_bye = True
             return False
         else:
             if word == b"EHLO":
@@ -105,7 +112,7 @@ class SmtpProtocol(asyncio.Protocol):
         return True
 
     def _say(self, line: bytes) -> None:
-        self._transport.write(line + b"\r\n")
+        self._replies.append(line + b"\r\n")
 
 
 _KNOWN = frozenset({b"HELO", b"MAIL", b"RCPT", b"RSET", b"NOOP"})

@@ -10,10 +10,12 @@ from scripts.benchmarks.smtp_sink import Arrived, SmtpProtocol
 class FakeTransport:
     def __init__(self) -> None:
         self.said: list[bytes] = []
+        self.packets = 0
         self.closed = False
 
     def write(self, data: bytes) -> None:
-        self.said.append(data.rstrip())
+        self.said += data.splitlines()
+        self.packets += bool(data)
 
     def close(self) -> None:
         self.closed = True
@@ -55,6 +57,17 @@ def test_commands_may_come_in_pieces(talk: Any) -> None:
     for byte in mail("1"):
         protocol.data_received(bytes([byte]))
     assert arrived.as_json()["distinct"] == 1
+
+
+def test_the_answers_to_commands_that_came_together_go_together(talk: Any) -> None:
+    protocol, transport, _ = talk
+    before = transport.packets
+    commands, message = mail("1").split(b"Subject", 1)
+    protocol.data_received(commands)
+    assert [line[:3] for line in transport.said[-3:]] == [b"250", b"250", b"354"]
+    assert transport.packets - before == 1
+    protocol.data_received(b"Subject" + message)
+    assert transport.packets - before == 2
 
 
 def test_quit_closes_and_nonsense_is_refused(talk: Any) -> None:
