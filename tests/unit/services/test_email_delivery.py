@@ -18,6 +18,7 @@ from app.adapters.mailer import (
 )
 from app.db import NetworkInTransactionError
 from app.models import (
+    Base,
     Booking,
     BookingStatus,
     EmailKind,
@@ -32,9 +33,10 @@ from app.services.email import DELIVER
 from app.services.email_delivery import DeliverySummary
 from app.settings import Settings
 from tests.builders import NOON, a_lesson, a_mail, a_student, all_mails, many_lessons
-from tests.database import cut_off_others, on_postgresql
+from tests.database import cut_off_others, on_postgresql, on_sqlite
 from tests.fakes import FakeClock
 from tests.mailers import FakeMailer, WorkerKilledError
+from tests.query_plans import plans_of
 
 SETTINGS = Settings(smtp_timeout_seconds=10, mail_lease_seconds=120)
 SHORT_TASKS = Settings(
@@ -151,6 +153,20 @@ def test_what_is_sent_is_not_sent_again_and_not_even_a_connection_is_opened(post
     again = post.deliver(email_ids)
     assert (again.sent, again.skipped) == (0, 2)
     assert (len(post.mailer.received), post.mailer.connections) == (2, 1)
+
+
+@on_sqlite
+def test_no_statement_of_a_delivery_looks_through_a_table(post: Post, database: Engine) -> None:
+    email_ids = confirmations(lessons=2)
+    with plans_of(database) as plans:
+        assert post.deliver(email_ids).sent == 4
+    steps = [step.split() for plan in plans for step in plan]
+    searched, scanned = (
+        {words[1] for words in steps if words[0] == how} & Base.metadata.tables.keys()
+        for how in ("SEARCH", "SCAN")
+    )
+    assert searched == {"email_messages", "users", "bookings", "services"}
+    assert scanned == set()
 
 
 def test_an_id_that_is_named_twice_or_unknown_does_no_harm(post: Post) -> None:
