@@ -151,6 +151,13 @@ def test_lines_that_begin_with_a_dot_arrive_as_they_are(
     assert second["X-Envelope-To"] == BOB
 
 
+def test_a_dot_at_the_very_beginning_arrives_too(mailer: SmtpMailer, catcher: MailCatcher) -> None:
+    with mailer.open() as connection:
+        connection.send(lambda: b".x\r\n", sender=US, recipient=ADA, proceed=always)
+    (kept,) = catcher.mailbox.messages()
+    assert kept.get_payload() == ".x\n"
+
+
 def test_our_own_name_is_never_looked_up(
     mailer: SmtpMailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

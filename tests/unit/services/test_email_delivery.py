@@ -422,6 +422,18 @@ def test_a_mail_whose_lease_has_no_room_for_the_answer_waits_for_the_next_delive
     assert mail(email_id).uncertain == 0
 
 
+def test_after_a_withheld_mail_the_rest_goes_over_a_new_connection(post: Post) -> None:
+    email_ids = confirmations(lessons=2)
+    lateness = iter([timedelta(0), 4 * WAIT])
+
+    def slow_at_the_second() -> None:
+        post.clock.now += next(lateness, timedelta(0))
+
+    post.mailer.before_data = slow_at_the_second
+    summary = post.deliver(email_ids)
+    assert (summary.sent, summary.left, post.mailer.connections) == (3, (email_ids[1],), 2)
+
+
 def test_a_server_that_is_away_leaves_the_mails_as_they_are(post: Post) -> None:
     email_ids = confirmations()
     post.mailer.down = True
@@ -440,6 +452,16 @@ def test_a_mail_refused_for_now_is_queued_again_and_the_others_go_out(post: Post
     assert mail(email_ids[0]).error == "SMTP 450 to RCPT"
     assert post.deliver(email_ids).sent == 1
     assert (mail(email_ids[0]).error, mail(email_ids[0]).uncertain) == (None, 0)
+
+
+def test_a_mail_that_is_out_keeps_nothing_of_its_earlier_tries(post: Post) -> None:
+    email_ids = confirmations()
+    for email_id in email_ids:
+        post.mailer.faults[address(email_id)] = [MailTemporarilyRefusedError("SMTP 450 to RCPT")]
+    assert post.deliver(email_ids).sent == 0
+    # The first is marked with the claim of the second, the second by itself.
+    assert post.deliver(email_ids).sent == 2
+    assert {(mail(one).error, mail(one).leased_until) for one in email_ids} == {(None, None)}
 
 
 def test_a_mail_refused_for_good_is_a_dead_letter_of_its_own_and_the_others_go_out(

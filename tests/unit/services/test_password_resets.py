@@ -223,6 +223,15 @@ def test_the_token_is_forgotten_when_its_mail_is_out_and_still_opens(post: Post)
         assert password_resets.redeem(session, post.token, now=NOON) is not None
 
 
+def test_the_token_is_forgotten_although_another_mail_follows_in_its_delivery(post: Post) -> None:
+    with db.transaction() as session:
+        other = a_password_reset(session, token="another token")
+        post.email_ids += password_resets.queue_mail(session, other.id, now=NOON)
+    assert post.deliver().sent == 2
+    with db.reading() as session:
+        assert [reset.token for reset in all_resets(session)] == [None, None]
+
+
 def test_the_token_is_forgotten_when_its_mail_has_failed_for_good(post: Post) -> None:
     post.fail(MailRefusedError("SMTP 550 to RCPT"))
     post.deliver()
