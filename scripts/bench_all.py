@@ -118,9 +118,16 @@ def _section(found: dict[str, Any]) -> list[str]:
         f"|---|{'---:|' * (len(columns) - 1)}",
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
+        f"- {_of_rounds(found['options']['rounds'])}",
         *(f"- {note}" for note in found["notes"]),
         "",
     ]
+
+
+def _of_rounds(rounds: int) -> str:
+    if rounds < command.ROUNDS:
+        return f"**{rounds} of at least {command.ROUNDS} rounds: no figure to rely on.**"
+    return f"{rounds} rounds of each."
 
 
 def main() -> int:
@@ -133,6 +140,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.page == PAGE and (options.only or options.small):
         parser.error("a part of the benchmarks is no page for docs: name another one with --page")
+    for file in (options.page, options.json):
+        if file is not None and (file.is_dir() or not file.parent.is_dir()):
+            parser.error(f"{file}: no file can be written there; name one in a folder that exists")
     on, at, began = machine(), clock.utcnow(), time.monotonic()
     found: Found = []
     failed: list[str] = []

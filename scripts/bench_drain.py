@@ -71,7 +71,7 @@ def _said(
         verdict=f"{TASKS[task]} tasks, {settings}: our best drains {ratio:.2f} times what the "
         f"fastest peer does ({peer.name if peer else 'none'})",
         figures={"ratio_to_fastest_peer": round(ratio, 3)},
-        notes=_NOTES[settings],
+        notes=[*_NOTES[settings], *_NOTES_OF_TASKS[task]],
     )
 
 
@@ -88,6 +88,13 @@ _NOTES = {
         "effect once: it reads a row and commits one for each task.",
     ],
     "fastest": ["Ours has no outbox here, no late acknowledgement and no task events."],
+}
+_NOTES_OF_TASKS = {
+    "noop": ["A slow system is given fewer tasks: see n."],
+    "ten_ms": [
+        f"{SLOTS} slots run at most {SLOTS * 100} of these a second, and half of that where one "
+        "process has fetched the whole backlog ahead. Each system is given a fifth of --n.",
+    ],
 }
 
 

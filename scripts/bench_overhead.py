@@ -105,12 +105,13 @@ def measure(options: Any) -> Benchmark:
             each.notes["difference_percent"] = _difference(each, series[part.beside])
     compare(series.values(), {"ratio_to_bare_task": series[BARE.name]})
     cost = -series[OURS.name].notes["difference_percent"]
+    said = f"{cost:.1f} %" if cost > 0 else "nothing that can be measured"
     return Benchmark(
         name="overhead",
         title="No-op tasks through our worker",
         series=list(series.values()),
         options={"n": options.n, "rounds": options.rounds, "slots": SLOTS},
-        verdict=f"BaseTask costs {cost:.1f} % of the drain rate, "
+        verdict=f"BaseTask costs {said} of the drain rate, "
         f"{'within' if cost <= GOAL_PERCENT else 'ABOVE'} the goal of {GOAL_PERCENT:g} %",
         figures={
             "holds": cost <= GOAL_PERCENT,

@@ -1,9 +1,9 @@
 """Getting planned mails to the mail server, each of them once.
 
 A mail is claimed with a lease before it is sent, and marked after; no transaction is open
-while the server is spoken to. A worker that dies in between leaves the lease, and whoever
-takes the mail over when it has run out counts it as uncertain: it may go out twice, under
-the same Message-ID. That is the only way in which a mail is doubled.
+while the server is spoken to. Where a worker dies in between, or the server's answer or our
+commit is lost, the lease stays. Whoever takes the mail over when it has run out counts it as
+uncertain: it may go out twice, under the same Message-ID. In no other way is a mail doubled.
 """
 
 import logging

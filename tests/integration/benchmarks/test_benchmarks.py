@@ -114,3 +114,21 @@ def test_a_part_of_the_benchmarks_does_not_become_the_page_in_docs() -> None:
     )
     assert done.returncode == 2
     assert "--page" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--page", "--json"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    option: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "no such folder" / "found"
+    page = ["--page", str(tmp_path / "page.md")]
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.bench_all", "--small", *page, option, str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert f"{file}: no file can be written there" in done.stderr
+    assert "==" not in done.stderr

@@ -18,9 +18,16 @@ MACHINE = {
 }
 
 
-def written(*failed: str) -> str:
+def written(*failed: str, rounds: int = 3) -> str:
     series = Series("ours", "mails/s", [10.0, 30.0, 20.0], {"ratio_to_fastest_peer": 3.0}, {"n": 5})
-    storm = Benchmark("storm", "A storm", [series], {"n": 5}, "20 mails a second", ["Be careful."])
+    storm = Benchmark(
+        "storm",
+        "A storm",
+        [series],
+        {"n": 5, "rounds": rounds},
+        "20 mails a second",
+        ["Be careful."],
+    )
     told = {**storm.as_json(), "machine": MACHINE}
     return page(
         [(CHAPTERS[0], [told])],
@@ -46,6 +53,12 @@ def test_the_machine_the_versions_and_the_commit_stand_above_the_figures() -> No
 def test_each_chapter_says_how_it_is_run_alone_and_what_it_is_not() -> None:
     assert "python -m scripts.bench_storm --n 5" in written()
     assert "- Be careful." in written()
+
+
+def test_too_few_rounds_are_no_figure_to_rely_on_and_the_page_says_so() -> None:
+    assert "- 3 rounds of each." in written()
+    assert "no figure to rely on" not in written()
+    assert "- **1 of at least 3 rounds: no figure to rely on.**" in written(rounds=1)
 
 
 def test_what_could_not_be_measured_is_named() -> None:
