@@ -58,16 +58,20 @@ Found = list[tuple[Chapter, list[dict[str, Any]]]]
 
 def run(chapter: Chapter, words: tuple[str, ...]) -> list[dict[str, Any]]:
     """What the benchmark found; ``RuntimeError`` with its last words where it did not end well."""
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-m", chapter.module, "--json", *words],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=LIMIT_SECONDS,
-    )
-    if done.returncode not in {0, GOAL_MISSED} or not done.stdout:
-        raise RuntimeError(f"{chapter.module} ended with {done.returncode}, see above")
-    found = json.loads(done.stdout)
+    ) as process:
+        try:
+            told, _ = process.communicate(timeout=LIMIT_SECONDS)
+        except BaseException:
+            process.terminate()  # it ends what it has started
+            raise
+    if process.returncode not in {0, GOAL_MISSED} or not told:
+        raise RuntimeError(f"{chapter.module} ended with {process.returncode}, see above")
+    found = json.loads(told)
     return found if isinstance(found, list) else [found]
 
 
@@ -175,4 +179,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run(main))

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[3]
@@ -132,3 +134,31 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
     assert done.returncode == 2
     assert f"{file}: no file can be written there" in done.stderr
     assert "==" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["bench_urgency", "bench_all"])
+def test_a_benchmark_that_is_told_to_end_leaves_nothing_running(
+    module: str, tmp_path: Path
+) -> None:
+    words = {
+        "bench_urgency": ["--n", "100", "--without-peers"],
+        "bench_all": ["--small", "--only", "urgency", "--page", str(tmp_path / "page.md")],
+    }[module]
+    said = tmp_path / "stderr"
+    with said.open("w") as stderr:
+        benchmark = psutil.Popen(
+            [sys.executable, "-m", f"scripts.{module}", *words],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+        until = time.monotonic() + 60
+        while len(started := benchmark.children(recursive=True)) < 3 and time.monotonic() < until:
+            time.sleep(0.1)
+        assert len(started) >= 3
+        benchmark.terminate()
+        assert benchmark.wait(timeout=30) == 130
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert alive == []
+    assert "Traceback" not in said.read_text()
+    assert "interrupted" in said.read_text()
