@@ -1,11 +1,66 @@
-"""What the command lines of scripts read alike."""
+"""The command lines of scripts. Needs nothing but Python, so that a command can refuse a bad
+argument before anything is installed.
+
+``python -m scripts.NAME`` reads its arguments with ``command(NAME, __doc__)``, before it starts
+anything.
+"""
 
 import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from simulations.arguments import Parser, duration, number
+
+__all__ = [
+    "CALLED_FROM",
+    "HELP_WAS_SHOWN",
+    "Parser",
+    "check",
+    "command",
+    "duration",
+    "new_file",
+    "number",
+    "path",
+    "positive",
+]
+
+CALLED_FROM = "CALLED_FROM"
+"""Variable with the folder in which the user typed the command; the command runs elsewhere."""
+
+HELP_WAS_SHOWN = 100
+"""Exit status of ``check``: the arguments are right, but there is nothing to run."""
+
+positive = number(1)
 
 
-def positive(text: str) -> int:
-    """For argparse: a whole number from 1 on."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
+def command(name: str, doc: str | None) -> Parser:
+    """The parser of ``python -m scripts.NAME``, described by the first line of its docstring."""
+    return Parser(prog=f"python -m scripts.{name}", description=(doc or "").partition("\n")[0])
+
+
+def check(parse: Callable[[], object]) -> None:
+    """Return where ``parse`` returns; after --help raise ``SystemExit(HELP_WAS_SHOWN)``."""
+    try:
+        parse()
+    except SystemExit as ended:
+        raise SystemExit(ended.code or HELP_WAS_SHOWN) from None
+
+
+def path(text: str) -> Path:
+    """A name, relative to the folder in which the user typed the command."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return Path(os.environ.get(CALLED_FROM, "")).absolute() / text
+
+
+def new_file(text: str) -> Path:
+    """A file that can be written when the command has ended."""
+    file = path(text)
+    if file.is_dir():
+        raise argparse.ArgumentTypeError(f"{file} is a folder: name a file in it")
+    if not file.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {file.parent}")
+    if not os.access(file.parent, os.W_OK) or (file.exists() and not os.access(file, os.W_OK)):
+        raise argparse.ArgumentTypeError(f"{file} cannot be written")
+    return file

@@ -1,13 +1,13 @@
-"""What the command lines of replays share."""
+"""What the command lines of replays and scripts share. Needs nothing but Python."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -15,12 +15,31 @@ DONE, BROKEN, BAD_ARGUMENTS = 0, 1, 2
 PROGRAM = "python simulations/day.py"
 
 
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_LONGEST = timedelta(days=36_500)
+
+
 class Parser(argparse.ArgumentParser):
-    """Its last line says what is wrong and what would be right."""
+    """Ends after one line on stderr about a bad argument; takes no abbreviated options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(BAD_ARGUMENTS, f"day.py: {message}\n")
+        """Print one line and raise ``SystemExit(2)``."""
+        told = " ".join(message.split())
+        self.exit(BAD_ARGUMENTS, f"{self.prog}: {told} (--help lists the arguments)\n")
+
+
+def duration(text: str) -> timedelta:
+    """Read a number and a unit: 30s, 5m, 2h or 30d. ``app.admin`` reads the same forms."""
+    match = re.fullmatch(r"([0-9]{1,12})([smhd])", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: write 30s, 5m, 2h or 30d")
+    count, unit = int(match[1]), timedelta(**{_UNITS[match[2]]: 1})
+    if count > _LONGEST // unit:
+        raise argparse.ArgumentTypeError(f"{text!r} is longer than {_LONGEST.days}d")
+    return count * unit
 
 
 def a_date(text: str) -> date:
@@ -28,19 +47,25 @@ def a_date(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date: write 2026-11-01") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date: write 2026-11-01") from None
 
 
-def number(least: int, most: int) -> Callable[[str], int]:
-    """Read a whole number between two others."""
+def number(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
+    """Read a whole number that is not below ``least`` and not above ``most``."""
+    bounds = {
+        (False, False): "",
+        (True, False): f" from {least} on",
+        (False, True): f" up to {most}",
+        (True, True): f" from {least} to {most}",
+    }[least is not None, most is not None]
 
     def read(text: str) -> int:
         try:
             found = int(text)
+            if (least is not None and found < least) or (most is not None and found > most):
+                raise ValueError
         except ValueError:
-            found = least - 1
-        if not least <= found <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number{bounds}") from None
         return found
 
     return read

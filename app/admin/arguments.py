@@ -28,7 +28,7 @@ def duration(typed: str) -> timedelta:
     """A number and a unit: 30s, 5m, 2h or 30d."""
     match = re.fullmatch(r"([0-9]{1,12})([smhd])", typed)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{typed!r} is no duration: write 30s, 5m, 2h or 30d")
+        raise argparse.ArgumentTypeError(f"{typed!r} is not a duration: write 30s, 5m, 2h or 30d")
     number, unit = int(match[1]), timedelta(**{_UNITS[match[2]]: 1})
     if number > _LONGEST // unit:
         raise argparse.ArgumentTypeError(f"{typed!r} is longer than {_LONGEST.days}d")
@@ -42,7 +42,7 @@ def day(typed: str) -> date:
             raise ValueError
         meant = date.fromisoformat(typed)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{typed!r} is no date: write 2026-11-01") from None
+        raise argparse.ArgumentTypeError(f"{typed!r} is not a date: write 2026-11-01") from None
     if not _FIRST_DAY <= meant <= _LAST_DAY:
         raise argparse.ArgumentTypeError(f"{typed} is not between {_FIRST_DAY} and {_LAST_DAY}")
     return meant

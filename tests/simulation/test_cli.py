@@ -30,9 +30,9 @@ def day(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--date", "tomorrow"], "'tomorrow' is no date: write 2026-11-01"),
-        (["--days", "0"], "'0' is no number from 1 to 400"),
-        (["--workers", "many"], "'many' is no number from 1 to 64"),
+        (["--date", "tomorrow"], "'tomorrow' is not a date: write 2026-11-01"),
+        (["--days", "0"], "'0' is not a whole number from 1 to 400"),
+        (["--workers", "many"], "'many' is not a whole number from 1 to 64"),
         (["--storm", "9"], "'9' is no storm: write 09:00/5000"),
         (["--fault", "redis-down"], "write NAME@HH:MM or NAME@HH:MM/DURATION"),
         (["--fault", "redis-away@10:00"], "there is no fault 'redis-away', only kill-worker"),
@@ -43,7 +43,7 @@ def day(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         (["--chaos", "--fault", "kill-worker@10:00"], "--chaos draws its own faults"),
         (["--chaos", "--trace", "t.jsonl"], "--trace, --report and --broker are for one"),
         (["--chaos", "--report", "r.html"], "--trace, --report and --broker are for one"),
-        (["--hours", "0"], "'0' is no number from 1 to 25"),
+        (["--hours", "0"], "'0' is not a whole number from 1 to 25"),
         (["--hours", "2", "--fault", "kill-worker@02:00"], "kill-worker@02:00 begins when the"),
         (["--hours", "2", "--storm", "02:00/9"], "the storm at 02:00 begins when the"),
         (["--chaos", "--hours", "2"], "--chaos draws its faults from whole days"),
