@@ -7,7 +7,6 @@ Exit status: 0 done, also where there was nothing; 1 something is left; 2 bad in
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
@@ -18,6 +17,7 @@ from app import clock
 from loadtests import _database, _made_up_people
 from loadtests._errors import LoadTestError
 from loadtests._target import settings_for
+from simulations.arguments import Parser
 
 IDLE = timedelta(minutes=5)
 """A load test that has planned nothing for so long is not under way."""
@@ -25,7 +25,7 @@ IDLE = timedelta(minutes=5)
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; its exit status. Raises ``SystemExit`` for bad input."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m loadtests",
         description="Take away what load tests have left that were killed. The load tests "
         "themselves: locust -f loadtests",

@@ -18,8 +18,12 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from scripts.arguments import command
+
 LOCK = Path(__file__).resolve().parents[1] / "requirements-dev.lock"
 OURSELVES = "instainstru-tasks"
+CANNOT = 2
+"""Exit status where nothing could be audited."""
 TIMEOUT_SECONDS = 300
 NO_SERVICE = re.compile(r"ConnectionError|Timeout|timed out|ServiceError|Failed to resolve")
 NOT_RUN = "vulnerabilities: not run: no vulnerability service answers here"
@@ -136,11 +140,17 @@ def _licence(found: Any) -> str:
 
 
 def main() -> int:
+    command("audit", __doc__).parse_args()
+    try:
+        licences = licences_of(OURSELVES, extras=["postgres"])
+    except metadata.PackageNotFoundError as error:
+        print(f"audit: {error.name} is not installed: pip install -e '.[dev]'", file=sys.stderr)
+        return CANNOT
     try:
         known = of_vulnerabilities(ask_about_vulnerabilities())
     except NotAuditedError as error:
         known = Verdict((f"vulnerabilities: pip-audit failed: {error}",), bad=True)
-    verdicts = [known, of_licences(licences_of(OURSELVES, extras=["postgres"]))]
+    verdicts = [known, of_licences(licences)]
     for verdict in verdicts:
         print("\n".join(verdict.lines))
     return 1 if any(verdict.bad for verdict in verdicts) else 0

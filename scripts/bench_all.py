@@ -5,6 +5,7 @@
     scripts/bench_all --small --page page.md  does it run? no figure to rely on
 
 Each benchmark is a process of its own, and can be run alone for more: the page says how.
+``parse`` needs nothing but Python, so that a bad argument is refused before anything is installed.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from app import clock
-from scripts.benchmarks import command
-from scripts.benchmarks.machine import machine
+from scripts.arguments import Parser, new_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "docs" / "performance.md"
@@ -111,6 +110,8 @@ def page(
 
 
 def _section(found: dict[str, Any]) -> list[str]:
+    from scripts.benchmarks import command
+
     columns, rows = command.cells(command.Benchmark.from_json(found))
     verdict = found["verdict"]
     return [
@@ -129,24 +130,40 @@ def _section(found: dict[str, Any]) -> list[str]:
 
 
 def _of_rounds(rounds: int) -> str:
+    from scripts.benchmarks import command
+
     if rounds < command.ROUNDS:
         return f"**{rounds} of at least {command.ROUNDS} rounds: no figure to rely on.**"
     return f"{rounds} rounds of each."
 
 
-def main() -> int:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options. ``SystemExit(2)`` after one line on stderr about a bad argument."""
     names = [chapter.name for chapter in CHAPTERS]
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="scripts/bench_all", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", action="append", choices=names, help="all by default")
     parser.add_argument("--small", action="store_true", help="tiny runs, to see that all works")
-    parser.add_argument("--page", type=Path, default=PAGE, help="docs/performance.md")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep what was found there, too")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--page", type=new_file, default=PAGE, metavar="FILE", help="docs/performance.md"
+    )
+    parser.add_argument(
+        "--json", type=new_file, metavar="FILE", help="keep what was found there, too"
+    )
+    options = parser.parse_args(arguments)
     if options.page == PAGE and (options.only or options.small):
-        parser.error("a part of the benchmarks is no page for docs: name another one with --page")
-    for file in (options.page, options.json):
-        if file is not None and (file.is_dir() or not file.parent.is_dir()):
-            parser.error(f"{file}: no file can be written there; name one in a folder that exists")
+        part = "--small" if options.small else "--only"
+        parser.error(
+            f"{part}: a part of the benchmarks is not a page for docs. Name another with --page"
+        )
+    return options
+
+
+def main() -> int:
+    options = parse()
+    from app import clock
+    from scripts.benchmarks import command
+    from scripts.benchmarks.machine import machine
+
     on, at, began = machine(), clock.utcnow(), time.monotonic()
     found: Found = []
     failed: list[str] = []
@@ -179,4 +196,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    from scripts.benchmarks.command import run as run_to_the_end
+
+    sys.exit(run_to_the_end(main))

@@ -10,7 +10,6 @@ a connection to the mail server and 60 ms for each mail.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from scripts.arguments import command, number
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STORM_AT = "18:00"
@@ -138,15 +139,21 @@ HEAD = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Print how long work waits, as a table.")
+    parser = command("bench_capacity", "Print how long work waits, as a table.")
     parser.add_argument(
         "--day",
         nargs=4,
-        type=int,
+        type=number(0, 100_000),
         action="append",
         metavar=("BOOKINGS", "WORKERS", "CONCURRENCY", "STORM"),
     )
     options = parser.parse_args()
+    for bookings, workers, concurrency, _ in options.day or ():
+        if not (bookings and 1 <= workers <= 64 and 1 <= concurrency <= 256):
+            parser.error(
+                f"--day {bookings} {workers} {concurrency}: at least 1 booking, 1 to 64 workers "
+                "and 1 to 256 slots of each"
+            )
     print(HEAD, flush=True)
     for day in [Day(*numbers) for numbers in options.day or ()] or DAYS:
         print(row(day, *replay(day)), flush=True)

@@ -99,7 +99,9 @@ _NOTES_OF_TASKS = {
 
 
 def main() -> int:
-    parser = command.parser(__doc__, n=5000, what="tasks in a round; a fifth of 10 ms ones")
+    parser = command.parser(
+        "bench_drain", __doc__, n=5000, what="tasks in a round; a fifth of 10 ms ones"
+    )
     parser.add_argument("--settings", action="append", choices=[*SETTINGS], help="both by default")
     parser.add_argument("--task", action="append", choices=[*TASKS], help="both by default")
     options = parser.parse_args()

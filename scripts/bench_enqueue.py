@@ -105,7 +105,7 @@ def measure(options: Any) -> Benchmark:
 
 
 def main() -> int:
-    parser = command.parser(__doc__, n=2000, what="tasks in a round")
+    parser = command.parser("bench_enqueue", __doc__, n=2000, what="tasks in a round")
     parser.add_argument("--database", action="append", choices=KINDS, help="both by default")
     options = parser.parse_args()
     options.database = options.database or list(KINDS)

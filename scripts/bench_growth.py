@@ -199,11 +199,11 @@ def measure(options: Any) -> Benchmark:
 
 
 def main() -> int:
-    parser = command.parser(__doc__, n=1_000_000, what="the largest size")
+    parser = command.parser(
+        "bench_growth", __doc__, n=1_000_000, what="the largest size", least=SMALLEST
+    )
     parser.add_argument("--database", choices=KINDS, default="sqlite")
     options = parser.parse_args()
-    if options.n < SMALLEST:
-        parser.error(f"--n {options.n}: the smallest size is {SMALLEST}")
     command.tell(measure(options), as_json=options.json)
     return 0
 

@@ -132,7 +132,7 @@ def _difference(each: Series, beside: Series) -> float:
 
 
 def main() -> int:
-    parser = command.parser(__doc__, n=2000, what="messages in a round")
+    parser = command.parser("bench_overhead", __doc__, n=2000, what="messages in a round")
     options = parser.parse_args()
     found = measure(options)
     command.tell(found, as_json=options.json)

@@ -10,17 +10,16 @@ of the whole process so far.
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from celery import Celery
 from celery.schedules import crontab
 
+from scripts.arguments import command, new_file, number
 from simulations.engine import Deployment, WorkerGroup
 from simulations.engine.clock import wall_seconds
 
@@ -84,10 +83,14 @@ def beat_alone(days: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--most", type=int, default=1_000_000, help="lines of the longest run")
-    parser.add_argument("--year", type=int, default=365, help="days of beat alone; 0: none")
-    parser.add_argument("--json", type=Path)
+    parser = command("bench_simulation", __doc__)
+    parser.add_argument(
+        "--most", type=number(SMALLEST), default=1_000_000, help="lines of the longest run"
+    )
+    parser.add_argument(
+        "--year", type=number(0, 3650), default=365, help="days of beat alone; 0: none"
+    )
+    parser.add_argument("--json", type=new_file, metavar="FILE")
     options = parser.parse_args()
     figures: dict[str, Any] = {"runs": []}
     print(f"{'lines':>12} {'seconds':>9} {'lines/s':>9} {'ratio':>6} {'peak MB':>8}")

@@ -10,7 +10,6 @@ all left the same entries.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from app.models import AvailabilityWindow, Booking, BookingStatus, Role, Service
 from app.services.availability import free_slots, mark_stale
 from app.services.slot_refresh import PAGE, refresh
 from app.settings import Settings
-from scripts.arguments import positive
+from scripts.arguments import command, positive
 from scripts.demonstration.people import ZONES
 from scripts.live.redis_server import RedisServer
 
@@ -40,7 +39,7 @@ LENGTHS = (45, 60)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = command("bench_slots", __doc__)
     parser.add_argument("--instructors", type=positive, default=1000, help="how many (1000)")
     parser.add_argument("--runs", type=positive, default=3, help="of each, in turns (3)")
     options = parser.parse_args()

@@ -204,7 +204,7 @@ def _said(series: dict[str, Series], options: Any, *, alone: float, busiest: flo
 
 def main() -> int:
     every = [OURS_NAME, *(peer.name for peer in STORM_PEERS)]
-    parser = command.parser(__doc__, n=20_000, what="lessons that are due")
+    parser = command.parser("bench_storm", __doc__, n=20_000, what="lessons that are due")
     parser.add_argument(
         "--system", action="append", choices=every, default=None, help="all by default"
     )

@@ -155,7 +155,7 @@ def measure(options: Any) -> Benchmark:
 
 
 def main() -> int:
-    parser = command.parser(__doc__, n=300, what="urgent tasks in a round")
+    parser = command.parser("bench_urgency", __doc__, n=300, what="urgent tasks in a round")
     parser.add_argument("--flood", type=positive, action="append", help="tasks in each other queue")
     parser.add_argument("--without-peers", dest="peers", action="store_false", help="only ours")
     options = parser.parse_args()

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.arguments import command
+
 ROOT = Path(__file__).parent.parent
 MOST_SEEDS = 20
 COPIED = ("app", "simulations", "pyproject.toml")
@@ -257,10 +259,7 @@ def beginning(text: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.mutate",
-        description="Make mistakes in a copy of the app, and say what finds each.",
-    )
+    parser = command("mutate", "Make mistakes in a copy of the app, and print what finds each.")
     parser.add_argument(
         "names",
         nargs="*",

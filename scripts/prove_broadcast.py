@@ -8,7 +8,6 @@ exactly one notification, each page was written once, and every kill fell into t
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import Counter
@@ -22,7 +21,7 @@ from sqlalchemy import func, insert, select
 from app import clock, db
 from app.models import Broadcast, Notification, OutboxEntry, OutboxState, Role, User
 from app.services.broadcasts import BROADCAST, PAGE, create_broadcast
-from scripts.arguments import positive
+from scripts.arguments import command, number, positive
 from scripts.live.deployment import Deployment
 from scripts.live.job_bench import JobBench, job_bench
 from scripts.live.redis_server import RedisServer
@@ -59,10 +58,12 @@ class Count:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = command("prove_broadcast", __doc__)
     parser.add_argument("--users", type=positive, default=100_000, help="how many (100000)")
     parser.add_argument("--kills", type=positive, default=10, help="of the worker (10)")
-    parser.add_argument("--seed", type=int, default=0, help="draws the moments of the kills (0)")
+    parser.add_argument(
+        "--seed", type=number(), default=0, help="draws the moments of the kills (0)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     options = parser.parse_args()
     if options.kills >= pages_of(options.users):

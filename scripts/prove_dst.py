@@ -11,7 +11,6 @@ how often Celery's own is not is printed beside it.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +26,7 @@ from celery import Celery, schedules
 
 from app.tasks.due import next_due
 from app.tasks.schedules import crontab
+from scripts.arguments import command, number
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
@@ -181,13 +181,15 @@ class Tally:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--zones", type=int, metavar="N", help="as many, drawn (all)")
-    parser.add_argument("--seed", type=int, default=0, help="draws zones and crontabs (0)")
-    parser.add_argument("--cases", type=int, default=4, help="crontabs for each change (4)")
-    parser.add_argument("--first-year", type=int, default=2024)
-    parser.add_argument("--last-year", type=int, default=2030)
+    parser = command("prove_dst", __doc__)
+    parser.add_argument("--zones", type=number(1), metavar="N", help="as many, drawn (all)")
+    parser.add_argument("--seed", type=number(), default=0, help="draws zones and crontabs (0)")
+    parser.add_argument("--cases", type=number(1), default=4, help="crontabs for each change (4)")
+    parser.add_argument("--first-year", type=number(1900, 2100), default=2024)
+    parser.add_argument("--last-year", type=number(1900, 2100), default=2030)
     options = parser.parse_args()
+    if options.first_year > options.last_year:
+        parser.error(f"--first-year {options.first_year} is after --last-year {options.last_year}")
     began = monotonic()
     tally = Tally()
     moved: Counter[timedelta] = Counter()

@@ -8,12 +8,11 @@ had its effect exactly once. The effects are rows of a table without a unique ke
 
 from __future__ import annotations
 
-import argparse
 import sys
 from time import monotonic, sleep
 
 from app.models import OutboxEntry
-from scripts.arguments import positive
+from scripts.arguments import command, positive
 from scripts.live import jobs
 from scripts.live.deployment import Deployment
 from scripts.live.job_bench import JobBench, job_bench
@@ -26,7 +25,7 @@ ENVIRONMENT = {"VISIBILITY_TIMEOUT_SECONDS": "10", "LEASE_INTERVAL_SECONDS": "2"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = command("prove_exactly_once", __doc__)
     parser.add_argument("--jobs", type=positive, default=6000, help="how many jobs (6000)")
     parser.add_argument("--rounds", type=positive, default=10, help="how many rounds of kills (10)")
     options = parser.parse_args()

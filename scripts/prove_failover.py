@@ -11,13 +11,12 @@ effects are rows of a table without a unique key.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, sleep
 
 from app.models import OutboxEntry, OutboxState
-from scripts.arguments import positive
+from scripts.arguments import command, positive
 from scripts.live import jobs
 from scripts.live.deployment import Deployment
 from scripts.live.job_bench import JobBench, job_bench
@@ -30,7 +29,7 @@ WAYS = ("killed", "behind", "hung")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = command("prove_failover", __doc__)
     parser.add_argument("--jobs", type=positive, default=3000, help="how many jobs (3000)")
     parser.add_argument(
         "--rounds", type=positive, default=3, help="how often the master is lost (3)"

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 from uuid import uuid4
 
-from scripts.arguments import positive
+from scripts.arguments import Parser, command, positive
 from scripts.faults.figures import Row, table
 from scripts.faults.rounds import suffer
 from scripts.faults.stage import NoImageError, stage
@@ -72,8 +72,8 @@ def share(jobs: int, faults: Sequence[Fault]) -> int:
     return -(-jobs // len(faults))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def _parser() -> Parser:
+    parser = command("prove_faults", __doc__)
     parser.add_argument(
         "--jobs", type=positive, default=JOBS, help=f"how many jobs in all ({JOBS})"
     )

@@ -31,6 +31,7 @@ from random import Random
 from zoneinfo import ZoneInfo
 
 from app.tasks import celery_app
+from scripts.arguments import command, number
 from scripts.schedule_year.findings import DAY, Findings
 from scripts.schedule_year.span import MINUTELY, README, run
 
@@ -38,11 +39,13 @@ SHOWN = 10
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--year", type=int, default=2026)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=cpu_count() or 1, help="side by side")
-    parser.add_argument("--kills", type=int, default=200, help="kills in the year (200)")
+    parser = command("prove_schedule", __doc__)
+    parser.add_argument("--year", type=number(1970, 2100), default=2026)
+    parser.add_argument("--seed", type=number(), default=0)
+    parser.add_argument(
+        "--processes", type=number(1), default=cpu_count() or 1, help="side by side"
+    )
+    parser.add_argument("--kills", type=number(0), default=200, help="kills in the year (200)")
     parser.add_argument(
         "--minutely",
         choices=["weeks", "year"],

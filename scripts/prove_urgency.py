@@ -9,7 +9,6 @@ task. Exit status 0 only where the order is that of urgency and nothing comes be
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from time import monotonic
@@ -18,6 +17,7 @@ import redis
 
 from app import db, outbox
 from app.routing import QUEUES, QueueSpec, wire_priority
+from scripts.arguments import command, number
 from scripts.live import jobs
 from scripts.live.deployment import Deployment
 from scripts.live.job_bench import JobBench, job_bench
@@ -96,8 +96,10 @@ def _waiting(url: str, queue: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--backlog", type=_positive, default=10_000, help="how many (10000)")
+    parser = command("prove_urgency", __doc__)
+    parser.add_argument(
+        "--backlog", type=number(STARTED_FIRST + 2), default=10_000, help="how many (10000)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     options = parser.parse_args()
     started = monotonic()
@@ -133,13 +135,6 @@ def main() -> int:
         f"{len(between)} of them started before it"
     )
     return 0 if holds else 1
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < STARTED_FIRST + 2:
-        raise argparse.ArgumentTypeError(f"{number} is less than {STARTED_FIRST + 2}")
-    return number
 
 
 if __name__ == "__main__":

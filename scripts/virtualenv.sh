@@ -1,4 +1,4 @@
-# For scripts/demo and scripts/test, which source it at the root of the repository:
+# For scripts/bench_all, scripts/demo and scripts/test, which source it at the root of the repository:
 # finds a Python and makes .venv.
 
 PYTHONS="python3.13 python3.12 python3.11 python3 python python3.14"
@@ -38,4 +38,20 @@ has_virtualenv() {
 make_virtualenv() {
     has_virtualenv || "$1" -m venv --clear .venv
     [ -x .venv/bin/pip ] || .venv/bin/python -m ensurepip --default-pip >/dev/null
+}
+
+HELP_WAS_SHOWN=100 # as in scripts/arguments.py
+
+# Exits where the function parse of module $1 refuses the other arguments, or has shown help.
+# Needs no environment: nothing is made or installed for a mistyped word.
+check_arguments() {
+    local checked=0 module=$1
+    shift
+    "$python" -B -c "from scripts.arguments import check; from $module import parse; check(parse)" "$@" ||
+        checked=$?
+    case $checked in
+        0) ;;
+        "$HELP_WAS_SHOWN") exit 0 ;;
+        *) exit "$checked" ;;
+    esac
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import sys
@@ -13,7 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from scripts.arguments import positive
+from scripts import arguments
+from scripts.arguments import Parser
 from scripts.benchmarks.machine import machine
 from scripts.benchmarks.series import Series
 
@@ -63,23 +63,19 @@ class Benchmark:
         }
 
 
-def parser(description: str | None, *, n: int, what: str) -> argparse.ArgumentParser:
-    """One with ``--n``, ``--rounds`` and ``--json``; ``what`` says what is counted by ``--n``."""
-    made = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    made.add_argument("--n", type=positive, default=n, help=f"{what} ({n})")
+def parser(name: str, doc: str | None, *, n: int, what: str, least: int = 1) -> Parser:
+    """One with ``--n``, ``--rounds`` and ``--json``; ``what`` says what is counted by ``--n``,
+    of which there must be ``least``."""
+    made = arguments.command(name, doc)
+    made.add_argument("--n", type=arguments.number(least), default=n, help=f"{what} ({n})")
     made.add_argument(
-        "--rounds", type=positive, default=ROUNDS, help=f"of each variant, in turns ({ROUNDS})"
+        "--rounds",
+        type=arguments.positive,
+        default=ROUNDS,
+        help=f"of each variant, in turns ({ROUNDS})",
     )
     made.add_argument("--json", action="store_true", help="print JSON, for machines")
     return made
-
-
-def chosen(names: Sequence[str], every: Sequence[str]) -> list[str]:
-    """The names that were asked for, all of ``every`` for none; unknown ones raise ValueError."""
-    unknown = [name for name in names if name not in every]
-    if unknown:
-        raise ValueError(f"there is no {unknown[0]}, only {', '.join(every)}")
-    return [name for name in every if name in names] if names else list(every)
 
 
 INTERRUPTED = 130

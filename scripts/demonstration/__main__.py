@@ -12,7 +12,7 @@ INTERRUPTED = 130  # as a shell says it of SIGINT
 
 def main() -> int:
     """The exit status: 0 if it adds up, 1 if it does not or cannot start, 2 for wrong words."""
-    options = parse(sys.argv[1:])
+    options = parse()
     with Interruption() as interruption:
         voice = _voice(interruption)
         voice.show("Lessons are booked, and their mails arrive once, whatever crashes.\n")

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import os
@@ -20,6 +19,7 @@ from typing import Literal, Self
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from scripts.arguments import command, number
 from scripts.live.mailbox import Mailbox
 from scripts.live.ports import HOST, free_port
 
@@ -190,8 +190,8 @@ class _Handler:
 
 def main() -> None:
     """Catch mail until SIGTERM or Ctrl-C."""
-    parser = argparse.ArgumentParser(description="An SMTP server that keeps each mail as a file.")
-    parser.add_argument("--port", type=int, default=0, help="0 (default): a free one")
+    parser = command("live.mail_catcher", "An SMTP server that keeps each mail as a file.")
+    parser.add_argument("--port", type=number(0, 65535), default=0, help="0 (default): a free one")
     parser.add_argument("--maildir", type=Path, required=True)
     arguments = parser.parse_args()
     stopped = {signal.SIGTERM, signal.SIGINT}

@@ -53,3 +53,15 @@ def test_what_we_need_at_run_time_is_found_with_its_extras() -> None:
     needed = audit.licences_of("instainstru-tasks", extras=["postgres"])
     assert {"celery", "kombu", "psycopg", "redis", "flower"} <= needed.keys()
     assert "pytest" not in needed
+
+
+def test_a_project_that_is_not_installed_is_one_line_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["audit"])
+    monkeypatch.setattr(audit, "OURSELVES", "no-such-distribution")
+    assert audit.main() == audit.CANNOT
+    assert capsys.readouterr() == (
+        "",
+        "audit: no-such-distribution is not installed: pip install -e '.[dev]'\n",
+    )

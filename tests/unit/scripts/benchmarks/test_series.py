@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.benchmarks.command import Benchmark, cells, chosen
+from scripts.benchmarks.command import Benchmark, cells
 from scripts.benchmarks.runs import Run, percentile, rate
 from scripts.benchmarks.series import Series, alternating, compare, fastest
 
@@ -45,9 +45,3 @@ def test_the_rate_leaves_out_the_time_in_which_processes_start() -> None:
 def test_a_percentile_is_one_of_the_values() -> None:
     values = [float(number) for number in range(100)]
     assert [percentile(values, each) for each in (50, 99, 100)] == [50, 99, 99]
-
-
-def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="there is no nobody, only a, b"):
-        chosen(["nobody"], ["a", "b"])
-    assert chosen([], ["a", "b"]) == ["a", "b"]

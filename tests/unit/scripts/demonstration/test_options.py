@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.demonstration import options
+from scripts import arguments
 from scripts.demonstration.options import Options, parse
 
 
@@ -28,7 +28,14 @@ def test_all_can_be_given(tmp_path: Path) -> None:
     assert parse(words) == Options(seconds=60.0, kill=True, seed=7, json=file, folder=None)
 
 
-@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf", ""])
+@pytest.mark.parametrize(
+    ("typed", "seconds"), [("60", 60.0), ("0.5", 0.5), ("90s", 90.0), ("5m", 300.0), ("2h", 7200.0)]
+)
+def test_a_time_to_run_is_seconds_or_a_duration(typed: str, seconds: float) -> None:
+    assert parse(["--seconds", typed]).seconds == seconds
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0", "0s", "-1", "nan", "inf", "", "5 m"])
 def test_no_number_of_seconds_is_refused(capsys: pytest.CaptureFixture[str], seconds: str) -> None:
     assert "--seconds" in refused(capsys, f"--seconds={seconds}")
 
@@ -64,17 +71,17 @@ def test_a_folder_that_holds_something_is_refused(
 def test_names_are_relative_to_where_the_user_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(options.CALLED_FROM, str(tmp_path))
+    monkeypatch.setenv(arguments.CALLED_FROM, str(tmp_path))
     assert parse(["--json", "demo.json"]).json == tmp_path / "demo.json"
 
 
 def test_the_check_alone_says_whether_there_is_something_to_start(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options.check(["--kill"])
+    arguments.check(lambda: parse(["--kill"]))
     with pytest.raises(SystemExit) as ended:
-        options.check(["--help"])
-    assert ended.value.code == options.HELP_WAS_SHOWN
+        arguments.check(lambda: parse(["--help"]))
+    assert ended.value.code == arguments.HELP_WAS_SHOWN
     assert "--seconds" in capsys.readouterr().out
 
 
