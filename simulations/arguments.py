@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ PROGRAM = "python simulations/day.py"
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LONGEST = timedelta(days=36_500)
+_FIRST_DAY, _LAST_DAY = date(1970, 1, 1), date(2099, 12, 31)
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,11 +45,16 @@ def duration(text: str) -> timedelta:
 
 
 def a_date(text: str) -> date:
-    """Read a day in ISO 8601."""
+    """Read a date of this century or so: 2026-11-01. ``app.admin`` reads the same form."""
     try:
-        return date.fromisoformat(text)
+        if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+            raise ValueError
+        found = date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date: write 2026-11-01") from None
+    if not _FIRST_DAY <= found <= _LAST_DAY:
+        raise argparse.ArgumentTypeError(f"{text} is not between {_FIRST_DAY} and {_LAST_DAY}")
+    return found
 
 
 def number(least: int | None = None, most: int | None = None) -> Callable[[str], int]:
@@ -71,11 +78,19 @@ def number(least: int | None = None, most: int | None = None) -> Callable[[str],
     return read
 
 
+def add_any_app(add: Callable[..., Any], *, required: bool) -> None:
+    """The options that only a replay of another Celery app takes."""
+    add("--app", required=required, metavar="MODULE:APP", help="as celery -A takes it")
+    add("--service-times", type=Path, metavar="FILE", help="TOML: how long each task takes")
+
+
 def check_files(**paths: Path | None) -> None:
     """Raise ``ValueError`` for a file that could not be written at the end."""
     for option, path in paths.items():
         if path is not None and (not path.parent.is_dir() or path.is_dir()):
             raise ValueError(f"--{option} {path}: name a file in a folder that exists")
+        if path is not None and not os.access(path.parent, os.W_OK):
+            raise ValueError(f"--{option} {path}: the folder cannot be written to")
 
 
 @contextmanager

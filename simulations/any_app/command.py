@@ -24,6 +24,7 @@ from simulations.arguments import (
     PROGRAM,
     Parser,
     a_date,
+    add_any_app,
     check_files,
     number,
     write_json,
@@ -97,11 +98,10 @@ def _arguments() -> Parser:
         "tasks' bodies are not run, and nothing of it is contacted.",
     )
     add = parser.add_argument
-    add("--app", required=True, metavar="MODULE:APP", help="as celery -A takes it")
-    add("--service-times", type=Path, metavar="FILE", help="TOML: how long each task takes")
+    add_any_app(add, required=True)
     add("--date", type=a_date, default=date(2026, 7, 15))
     add("--days", type=number(1, 400), default=1)
-    add("--seed", type=int, default=1)
+    add("--seed", type=number(), default=1)
     add("--workers", type=number(1, 64), default=2)
     add("--concurrency", type=number(1, 256), default=4, help="slots of each worker")
     add("--beats", type=number(0, 8), default=1)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
 from random import Random
 from typing import Generic, TypeVar
 
+from simulations.arguments import duration
 from simulations.engine.deployment import Deployment
 
 Stage = TypeVar("Stage")
 End = Callable[[], None]
 
-SECONDS = {"s": 1, "m": 60, "h": 3600}
 _SYNTAX = re.compile(
     r"(?P<name>[a-z-]+)@(?P<hour>\d{1,2}):(?P<minute>\d{2})(:(?P<second>\d{2}))?"
-    r"(/(?P<number>\d+)(?P<unit>[smh]))?"
+    r"(/(?P<duration>.*))?"
 )
 STRIKES_WITHIN = 60
 """A kill strikes at one of so many of its victim's next checkpoints: a task has about as many."""
@@ -75,7 +76,7 @@ def parse(text: str, kinds: Sequence[FaultKind[Stage]]) -> Fault:
     found = _SYNTAX.fullmatch(text)
     if found is None:
         raise FaultError(
-            f"{text!r} is no fault: write NAME@HH:MM or NAME@HH:MM/DURATION, {example}"
+            f"{text!r} is not a fault: write NAME@HH:MM or NAME@HH:MM/DURATION, {example}"
         )
     kind = next((kind for kind in kinds if kind.name == found["name"]), None)
     if kind is None:
@@ -85,16 +86,19 @@ def parse(text: str, kinds: Sequence[FaultKind[Stage]]) -> Fault:
         at = time(int(found["hour"]), int(found["minute"]), int(found["second"] or 0))
     except ValueError:
         raise FaultError(f"{text!r} names no time of day: {example}") from None
-    if kind.lasts and found["number"] is None:
+    if kind.lasts and found["duration"] is None:
         raise FaultError(f"{text!r} needs a duration: write {kind.syntax}")
-    if not kind.lasts and found["number"] is not None:
+    if not kind.lasts and found["duration"] is not None:
         raise FaultError(f"{text!r} takes no duration: write {kind.syntax}")
     if not kind.lasts:
         return Fault(kind.name, at)
-    seconds = int(found["number"]) * SECONDS[found["unit"]]
-    if seconds == 0:
+    try:
+        lasts = duration(found["duration"])
+    except ArgumentTypeError as error:
+        raise FaultError(f"{text!r}: {error}") from None
+    if not lasts:
         raise FaultError(f"{text!r} lasts no time: {example}")
-    return Fault(kind.name, at, timedelta(seconds=seconds))
+    return Fault(kind.name, at, lasts)
 
 
 def schedule(

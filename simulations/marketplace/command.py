@@ -18,6 +18,7 @@ from simulations.arguments import (
     PROGRAM,
     Parser,
     a_date,
+    add_any_app,
     check_files,
     number,
     write_json,
@@ -61,7 +62,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--date", type=a_date, default=default.day, help="the first day, such as 2026-11-01")
     add("--days", type=number(1, 400), default=default.days)
     add("--hours", type=number(1, 25), help="the last day is over after so many")
-    add("--seed", type=int, default=default.seed, help="also the first one of --chaos")
+    add("--seed", type=number(), default=default.seed, help="also the first one of --chaos")
     add("--bookings", type=number(1, 100_000), default=None, help="a day; 2000, in chaos 60")
     add("--instructors", type=number(1, 10_000), help="a tenth of the bookings")
     add("--workers", type=number(1, 64), default=default.workers)
@@ -77,6 +78,13 @@ def _arguments() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write the figures")
     add("--trace", type=Path, metavar="FILE", help="write every event, a JSON object a line")
     add("--report", type=Path, metavar="FILE", help="write a page to read: one HTML file")
+    another = parser.add_argument_group(
+        "any Celery app",
+        "With --app the schedule, routes, limits and retries of that app are replayed. These "
+        "options are added, and those of the marketplace are left out: --bookings, --chaos, "
+        "--hours, --instructors, --list-faults, --seeds, --shrink, --storm.",
+    )
+    add_any_app(another.add_argument, required=False)
     return parser
 
 
@@ -87,10 +95,12 @@ def _storm(text: str) -> tuple[time, int]:
             raise ValueError
         return time.fromisoformat(clock), int(number)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no storm: write 09:00/5000") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a storm: write 09:00/5000") from None
 
 
 def _plan(options: argparse.Namespace) -> Plan:
+    if options.service_times is not None:
+        raise ValueError("--service-times is for --app: add that, or leave --service-times out")
     faults: tuple[Fault, ...] = tuple(parse(text, FAULTS) for text in options.fault)
     if options.chaos and faults:
         raise ValueError("--chaos draws its own faults: leave --fault out, or leave --chaos out")

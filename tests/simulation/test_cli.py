@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from simulations.cli import main
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -31,15 +33,21 @@ def day(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     ("arguments", "said"),
     [
         (["--date", "tomorrow"], "'tomorrow' is not a date: write 2026-11-01"),
+        (["--date", "9999-12-31"], "9999-12-31 is not between 1970-01-01 and 2099-12-31"),
         (["--days", "0"], "'0' is not a whole number from 1 to 400"),
         (["--workers", "many"], "'many' is not a whole number from 1 to 64"),
-        (["--storm", "9"], "'9' is no storm: write 09:00/5000"),
+        (["--storm", "9"], "'9' is not a storm: write 09:00/5000"),
         (["--fault", "redis-down"], "write NAME@HH:MM or NAME@HH:MM/DURATION"),
         (["--fault", "redis-away@10:00"], "there is no fault 'redis-away', only kill-worker"),
         (["--fault", "redis-down@10:00"], "needs a duration: write redis-down@HH:MM/30m"),
         (["--fault", "kill-worker@10:00/5m"], "takes no duration: write kill-worker@HH:MM"),
         (["--fault", "kill-worker@25:00"], "names no time of day"),
         (["--fault", "redis-down@10:00/0s"], "lasts no time"),
+        (["--fault", "redis-down@10:00/soon"], "'soon' is not a duration: write 30s, 5m, 2h"),
+        (["--fault", "redis-down@10:00/"], "'' is not a duration: write 30s, 5m, 2h"),
+        (["--service-times", "times.toml"], "--service-times is for --app"),
+        (["--bookin", "5"], "unrecognized arguments: --bookin 5"),
+        (["--ap", "proj.celery:app"], "unrecognized arguments: --ap"),
         (["--chaos", "--fault", "kill-worker@10:00"], "--chaos draws its own faults"),
         (["--chaos", "--trace", "t.jsonl"], "--trace, --report and --broker are for one"),
         (["--chaos", "--report", "r.html"], "--trace, --report and --broker are for one"),
@@ -56,12 +64,27 @@ def day(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_wrong_argument_ends_with_one_line_that_says_what_is_right(
-    arguments: list[str], said: str, tmp_path: Path
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ended = day(*arguments, cwd=tmp_path)
-    assert ended.returncode == 2
-    assert said in ended.stderr.splitlines()[-1]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    [line] = printed.err.splitlines()
+    assert said in line
+    assert printed.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_lists_the_options_of_any_app() -> None:
+    shown = day("--help").stdout
+    assert "--app MODULE:APP" in shown
+    assert "--service-times FILE" in shown
 
 
 def test_a_broker_that_is_not_there_is_a_bad_argument_and_nothing_is_written(
@@ -70,7 +93,8 @@ def test_a_broker_that_is_not_there_is_a_bad_argument_and_nothing_is_written(
     files = ["--trace", "t.jsonl", "--json", "t.json", "--report", "t.html"]
     ended = day("--broker", "redis://127.0.0.1:1/0", *files, cwd=tmp_path)
     assert ended.returncode == 2
-    assert "--broker redis://127.0.0.1:1/0" in ended.stderr.splitlines()[-1]
+    [line] = ended.stderr.splitlines()
+    assert "--broker redis://127.0.0.1:1/0" in line
     assert list(tmp_path.iterdir()) == []
 
 

@@ -175,4 +175,5 @@ def test_a_wrong_argument_ends_with_one_line_that_says_what_is_right(
 ) -> None:
     ended = day("feeds", *arguments)
     assert ended.returncode == 2
-    assert said in ended.stderr.splitlines()[-1]
+    [line] = ended.stderr.splitlines()
+    assert said in line

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import argparse
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.admin import arguments as admin
 from scripts.arguments import command, duration, new_file, number
+from simulations.arguments import a_date
 
 
 @pytest.mark.parametrize(
     "text", ["30s", "5m", "2h", "30d", "0s", "36500d", "36501d", "2h30m", "2", "2w", "", "-2h"]
 )
 def test_durations_are_those_of_the_admin_commands(text: str) -> None:
-    def read(by: object) -> timedelta | str:
-        try:
-            return by(text)  # type: ignore[operator]
-        except argparse.ArgumentTypeError as error:
-            return str(error)
+    assert _answer(duration, text) == _answer(admin.duration, text)
 
-    assert read(duration) == read(admin.duration)
+
+def _answer(read: Callable[[str], object], text: str) -> object:
+    try:
+        return read(text)
+    except argparse.ArgumentTypeError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-11-01", "20261101", "2026-W44-7", "2100-01-01", "1969-12-31", "tomorrow", ""]
+)
+def test_dates_are_those_of_the_admin_commands(text: str) -> None:
+    assert _answer(a_date, text) == _answer(admin.day, text)
 
 
 @pytest.mark.parametrize(
