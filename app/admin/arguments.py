@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from datetime import date, timedelta
 from typing import Any, NoReturn
 
@@ -51,3 +52,30 @@ def day(typed: str) -> date:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The option of every command that also speaks to machines."""
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+
+
+def add_yes(parser: argparse.ArgumentParser) -> None:
+    """The option of every command that asks for confirmation."""
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Return if ``yes`` is set or the user answers y or yes at the terminal.
+
+    ``question`` names the number of rows that change and ends with a question mark. It goes to
+    stderr, so that the output of ``--json`` stays JSON. Raises ``UsageError`` (exit status 2)
+    for any other answer, and where standard input is not a terminal.
+    """
+    if yes:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError(f"{question} Add --yes to do it without a terminal")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        answer = ""
+    if not answer.endswith("\n"):
+        print(file=sys.stderr)  # Ctrl-C or Ctrl-D left the cursor behind the question.
+    if answer.strip().lower() not in {"y", "yes"}:
+        raise UsageError("not confirmed: nothing was changed")

@@ -1,13 +1,21 @@
 """What may be typed, and that everything else is one line on stderr."""
 
 import argparse
+import io
 from datetime import date, timedelta
 
 import pytest
 from sqlalchemy import Engine
 
-from app.admin.arguments import day, duration
+from app.admin.arguments import UsageError, confirm, day, duration
 from tests.unit.admin.conftest import Admin
+
+
+class Terminal(io.StringIO):
+    """A standard input at which a person sits."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.mark.parametrize(
@@ -97,3 +105,51 @@ def test_what_is_wrong_is_one_line_on_stderr(
     answer = admin(*command.split())
     assert answer.is_one_line_of_refusal, answer
     assert said in answer.err
+
+
+@pytest.mark.parametrize("answer", ["y\n", "yes\n", " YES \n"])
+def test_yes_at_the_terminal_confirms(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    confirm("Cancel 12 entries?", yes=False)
+    asked = capsys.readouterr()
+    assert (asked.out, asked.err) == ("", "Cancel 12 entries? [y/N] ")
+
+
+@pytest.mark.parametrize("answer", ["", "\n", "n\n", "no\n", "yess\n"])
+def test_any_other_answer_changes_nothing(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    with pytest.raises(UsageError, match="nothing was changed"):
+        confirm("Cancel 12 entries?", yes=False)
+
+
+def test_ctrl_c_at_the_question_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Terminal):
+        def readline(self, size: int | None = -1, /) -> str:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Interrupted())
+    with pytest.raises(UsageError, match="nothing was changed"):
+        confirm("Cancel 12 entries?", yes=False)
+
+
+def test_without_a_terminal_the_option_must_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(UsageError) as refused:
+        confirm("Cancel 12 entries?", yes=False)
+    assert str(refused.value) == "Cancel 12 entries? Add --yes to do it without a terminal"
+
+
+def test_a_closed_standard_input_is_not_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UsageError, match="--yes"):
+        confirm("Cancel 12 entries?", yes=False)
+
+
+def test_the_option_confirms_without_a_question(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    confirm("Cancel 12 entries?", yes=True)
+    assert capsys.readouterr() == ("", "")
