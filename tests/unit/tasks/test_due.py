@@ -1,16 +1,19 @@
 """When an entry is due next: always strictly later, and the same for every beat."""
 
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from celery.schedules import crontab, schedule
+from hypothesis import given, settings
+from hypothesis.strategies import datetimes, just, timedeltas
 
 from app.tasks import celery_app
 from app.tasks.celery_config import BEAT_SCHEDULE
 from app.tasks.due import next_due
+from tests.unit.tasks.own_schedules import Backwards, EveryOtherHour, Late, OwnClock, Stuck
 
 EASTERN = ZoneInfo("US/Eastern")
 NOON = datetime(2026, 7, 1, 12, tzinfo=EASTERN)
@@ -43,6 +46,24 @@ def test_an_interval_is_due_at_the_multiples_of_its_length_since_the_epoch(secon
     due = next_due(schedule(timedelta(seconds=seconds)), NOON)
     assert due.timestamp() % seconds == 0
     assert timedelta(0) < due - NOON <= timedelta(seconds=seconds)
+
+
+@settings(max_examples=200)
+@given(
+    length=timedeltas(min_value=MICROSECOND, max_value=timedelta(days=400)),
+    after=datetimes(
+        min_value=datetime(2000, 1, 1),  # noqa: DTZ001
+        max_value=datetime(2100, 1, 1),  # noqa: DTZ001
+        timezones=just(UTC),
+    ),
+)
+def test_an_interval_of_any_length_moves_on_by_exactly_its_length(
+    length: timedelta, after: datetime
+) -> None:
+    """Floating-point seconds answered some due instants again."""
+    due = instants(schedule(length), after, 5)
+    assert after < due[0] <= after + length
+    assert [later - earlier for earlier, later in pairwise(due)] == [length] * 4
 
 
 def test_beats_that_start_at_different_times_agree_on_an_interval() -> None:
@@ -126,6 +147,29 @@ def test_the_timetable_itself_is_left_as_it_was() -> None:
     before = dict(vars(daily))
     next_due(daily, NOON)
     assert vars(daily) == before
+
+
+def test_a_subclass_keeps_the_state_of_its_own() -> None:
+    odd = EveryOtherHour(hour="*", minute=0, odd=True)
+    even = EveryOtherHour(hour="*", minute=0, odd=False)
+    assert [due.hour for due in instants(odd, NOON, 3)] == [17, 19, 21]
+    assert [due.hour for due in instants(even, NOON, 3)] == [18, 20, 22]
+
+
+def test_an_interval_with_a_remaining_estimate_of_its_own_is_asked_and_not_its_clock() -> None:
+    assert next_due(OwnClock(90), NOON) == NOON + timedelta(seconds=90)
+
+
+def test_a_crontab_in_a_zone_of_its_own_is_due_by_it() -> None:
+    in_tokyo = cron(hour=2, minute=0)
+    in_tokyo.tz = ZoneInfo("Asia/Tokyo")
+    assert f"{next_due(in_tokyo, NOON):%H:%M}" == "17:00"
+
+
+@pytest.mark.parametrize("stuck", [Stuck(), Backwards(), schedule(-5), Late(0)], ids=repr)
+def test_a_schedule_that_does_not_move_forward_is_an_error(stuck: Any) -> None:
+    with pytest.raises(ValueError, match="after 2026-07-01 12:00:00-04:00 it is due at 2026"):
+        next_due(stuck, NOON)
 
 
 @pytest.mark.parametrize("name", BEAT_SCHEDULE)
