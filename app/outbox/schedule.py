@@ -53,6 +53,8 @@ class PeriodicEntry:
     next_due: Callable[[datetime], datetime]
     """The first due instant after the one given; both aware. Asked earlier it never answers
     later."""
+    description: str = ""
+    """The schedule and its time zone, for a person."""
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     catch_up: CatchUp = CatchUp.ONCE

@@ -2,21 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from celery import Celery
+from celery import Celery, schedules
 from celery.beat import BeatLazyFunc, ScheduleEntry
 from kombu.utils.functional import maybe_evaluate
 
 from app import clock, routing
 from app.outbox.schedule import CatchUp, PeriodicEntry
-from app.tasks.due import next_due
+from app.settings import load_settings
+from app.tasks.due import is_interval, next_due
+from app.tasks.schedules import crontab
 
 OPTIONS = ("catch_up", "priority", "queue")
 """The options of an entry that its outbox row can keep."""
+TRIED = 5
+"""Due instants that are looked at before beat starts, to see that the schedule moves."""
+CELERYS = (schedules.schedule, schedules.crontab, schedules.solar)
 
 
 class ScheduleError(Exception):
@@ -27,15 +33,17 @@ def check(app: Celery) -> None:
     """Read the whole schedule of ``app``, whose tasks are imported for it.
 
     Raises ``ScheduleError`` for the first entry that names a task or a queue that does not
-    exist, has options that the outbox cannot keep, or is never due.
+    exist, has options that the outbox cannot keep, or has a schedule that is never due or
+    that beat would not ask as Celery does.
     """
     app.loader.import_default_modules()
     for name, given in sorted(_given(app).items()):
         try:
-            entry = _entry(name, given, app)
+            entry = entry_of(name, given, app)
             if entry.task not in app.tasks:
                 ours = [known for known in app.tasks if not known.startswith("celery.")]
                 raise ValueError(_no_such("task", entry.task, ours))
+            _check_kind(entry.schedule)
             _try_out(periodic(name, entry, app), entry.schedule)
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
@@ -44,7 +52,7 @@ def check(app: Celery) -> None:
 
 def entries_of(app: Celery) -> dict[str, ScheduleEntry]:
     """The entries of a schedule that ``check`` has let pass, by name."""
-    return {name: _entry(name, given, app) for name, given in _given(app).items()}
+    return {name: entry_of(name, given, app) for name, given in _given(app).items()}
 
 
 def _given(app: Celery) -> Mapping[str, Any]:
@@ -52,10 +60,32 @@ def _given(app: Celery) -> Mapping[str, Any]:
     return given
 
 
-def _entry(name: str, given: Any, app: Celery) -> ScheduleEntry:
+def entry_of(name: str, given: Any, app: Celery) -> ScheduleEntry:
+    """The entry that ``beat_schedule`` has under ``name``, as Celery makes it.
+
+    Raises ``ValueError`` for a schedule that is not one, and ``TypeError`` for unknown keys.
+    """
     if isinstance(given, ScheduleEntry):
         return given
-    return ScheduleEntry(**{**given, "name": name, "app": app})
+    fields = {**given, "name": name, "app": app}
+    if "schedule" in fields:
+        _check_type(fields["schedule"])
+    return ScheduleEntry(**fields)
+
+
+def _check_type(given: Any) -> None:
+    if isinstance(given, bool) or not isinstance(
+        given, int | float | timedelta | schedules.BaseSchedule
+    ):
+        raise ValueError(
+            f"its schedule {given!r} is a {type(given).__name__}: give seconds, a timedelta or a "
+            "crontab"
+        )
+    if isinstance(given, int | float):
+        try:
+            timedelta(seconds=given)
+        except (ValueError, OverflowError):
+            raise ValueError(f"its schedule {given!r} is not a length of time") from None
 
 
 def periodic(name: str, entry: Any, app: Celery) -> PeriodicEntry:
@@ -77,11 +107,13 @@ def periodic(name: str, entry: Any, app: Celery) -> PeriodicEntry:
     catch_up = options.get("catch_up", CatchUp.ONCE)
     if catch_up not in [policy.value for policy in CatchUp]:
         raise ValueError(f"catch_up {catch_up!r} is none of {', '.join(CatchUp)}")
-    described = f"{entry.schedule!r} {app.conf.timezone} {entry.task}"
+    timetable, zone = _text(entry.schedule), _zone(entry.schedule, app)
+    described = f"{timetable} {zone} {entry.task}"
     return PeriodicEntry(
         name=name,
         task=entry.task,
         schedule_hash=sha256(described.encode()).hexdigest(),
+        description=_for_a_person(entry.schedule, zone),
         next_due=partial(next_due, entry.schedule),
         args=tuple(entry.args or ()),
         kwargs=dict(entry.kwargs or {}),
@@ -100,11 +132,86 @@ def evaluated(entry: PeriodicEntry) -> PeriodicEntry:
     )
 
 
+def _text(timetable: Any) -> str:
+    """What beats compare: two schedules with one text are the same schedule.
+
+    The version before this text had the ``repr`` alone, which is still that of a crontab.
+    """
+    kind = type(timetable)
+    if is_interval(timetable) and kind is schedules.schedule:
+        # Celery's repr says "1.00 hour" of 3601 s as well.
+        return _every(timetable)
+    if kind in (crontab, *CELERYS):
+        return repr(timetable)
+    return f"{kind.__module__}.{kind.__qualname__} {timetable!r}"
+
+
+def _every(interval: Any) -> str:
+    return f"every {_seconds(interval.run_every)} s"
+
+
+def _seconds(length: timedelta) -> str:
+    """A length without loss: 3601, 0.25."""
+    seconds = length.total_seconds()
+    return str(int(seconds) if seconds.is_integer() else seconds)
+
+
+def _zone(timetable: Any, app: Celery) -> str:
+    """The time zone that the schedule goes by: the app's, or one of its own."""
+    own = getattr(timetable, "tz", None)
+    return str(app.conf.timezone if own is None or own == app.timezone else own)
+
+
+def _for_a_person(timetable: Any, zone: str) -> str:
+    if is_interval(timetable):
+        return _every(timetable)
+    text = repr(timetable)
+    if type(timetable) in (crontab, schedules.crontab):
+        text = text.removeprefix("<crontab: ").removesuffix(" (m/h/dM/MY/d)>")
+    return f"{text} {zone}"
+
+
+def _check_kind(timetable: Any) -> None:
+    """Raise ``ValueError`` for what Celery would ask of the schedule and beat does not."""
+    kind: Any = type(timetable)
+    if kind.__repr__ is object.__repr__:
+        raise ValueError(
+            f"its schedule's class {kind.__name__} has no __repr__, by which beats compare: add one"
+        )
+    if kind.is_due not in [celerys.is_due for celerys in (*CELERYS, schedules.BaseSchedule)]:
+        raise ValueError(
+            f"its schedule's class {kind.__name__} overrides is_due, which beat does not ask: "
+            "override remaining_estimate instead"
+        )
+    if (
+        kind.remaining_estimate is crontab.remaining_estimate
+        and kind.remaining_delta is not crontab.remaining_delta
+    ):
+        raise ValueError(
+            f"its schedule's class {kind.__name__} overrides remaining_delta, which "
+            "app.tasks.schedules.crontab does not ask: override remaining_estimate instead"
+        )
+    if getattr(timetable, "relative", False):
+        raise ValueError("its schedule has relative=True: give a crontab instead")
+    if timetable.nowfun is not None:
+        raise ValueError("its schedule has a nowfun: beat goes by its own clock, take it out")
+    if is_interval(timetable):
+        pause = load_settings().pump_interval_seconds
+        if timetable.run_every.total_seconds() < pause:
+            raise ValueError(
+                f"its schedule is an interval of {_seconds(timetable.run_every)} s: beat looks "
+                f"every {pause:g} s (PUMP_INTERVAL_SECONDS), so give it no less"
+            )
+
+
 def _try_out(entry: PeriodicEntry, timetable: Any) -> None:
+    due = clock.utcnow()
     try:
-        entry.next_due(clock.utcnow())
+        for _ in range(TRIED):
+            due = entry.next_due(due)
     except Exception as error:
-        raise ValueError(f"its schedule {timetable!r} is never due ({error})") from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"its schedule {timetable!r} is never due ({reason})") from error
 
 
 def _value(argument: Any) -> Any:
