@@ -201,6 +201,22 @@ def postpone(
     return put_back(session, delivery, due_at=due_at, error=error, now=now)
 
 
+def wait(session: Session, delivery: Delivery, *, due_at: datetime) -> bool:
+    """Publish the delivery's work again at ``due_at``, without counting a try.
+
+    For a message that came too early. Returns whether its entry waits now: not where it
+    is no longer pending, or in another try.
+    """
+    postponed = session.scalar(
+        update(OutboxEntry)
+        .where(_is_pending_row(delivery), OutboxEntry.tries == delivery.tries)
+        .values(due_at=due_at, published_at=None, publishes=0)
+        .returning(OutboxEntry.id)
+        .execution_options(synchronize_session=False)
+    )
+    return postponed is not None
+
+
 def mark_dead(
     entry: OutboxEntry, *, error: str, now: datetime, traceback: str | None = None
 ) -> None:

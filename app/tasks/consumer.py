@@ -1,17 +1,24 @@
 """The part of a worker that takes messages, and what it does with those that no task takes."""
 
 import logging
+import math
+from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
+from random import Random
+from time import monotonic
 from traceback import extract_tb
 from typing import Any
 
 from celery import Celery, signals
 from celery.exceptions import WorkerShutdown
 from celery.utils.threads import bound_open_broker_sockets  # type: ignore[attr-defined]
+from celery.utils.time import rate
+from celery.worker import state
 from celery.worker.consumer import Consumer
 from kombu.common import ignore_errors
+from kombu.utils.limits import TokenBucket
 from redis import Redis
 from vine import promise
 
@@ -36,6 +43,44 @@ LAST_ANSWER_SECONDS = 5.0
 """A connection that seems lost is listened to for so long before it is closed."""
 RECORD_AGAIN_SECONDS = 5.0
 """A message whose dead letter could not be written is held, and tried again after this."""
+SHORTEST_LINE = 10
+"""Messages of one task that a worker holds at least while they wait for its rate limit."""
+LINE_SECONDS = 5.0
+"""It holds more where the rate starts more within this time."""
+LONGEST_POSTPONEMENT = 300.0
+"""Seconds. A rate limit that is raised by remote control reaches every message after this."""
+FULL_SECONDS = 0.2
+"""A message whose turn has come while every slot is taken looks for a free one this often."""
+
+
+class Line(TokenBucket):
+    """A task's rate limit in one worker, and its messages that wait there for their turn."""
+
+    contents: deque[tuple[Any, int]]
+    fill_rate: float
+    """Starts a second."""
+
+    def __init__(self, fill_rate: float) -> None:
+        super().__init__(fill_rate)
+        self.length = max(SHORTEST_LINE, math.ceil(fill_rate * LINE_SECONDS))
+        """As many messages may wait here."""
+        self._next_start = 0.0
+
+    def postponement(self, rng: Random) -> float:
+        """Seconds after which a message that finds the line full is to come back.
+
+        Each gets a turn of its own, behind those before it, and comes back when half of the
+        line is still before it, so that the line does not run dry. Turns that are further
+        away than ``LONGEST_POSTPONEMENT`` are not planned: the message comes back earlier.
+        """
+        now = monotonic()
+        last_start = now + self.expected_time() + len(self.contents) / self.fill_rate
+        start = max(self._next_start, last_start)
+        seconds = start - now - self.length / 2 / self.fill_rate
+        if seconds > LONGEST_POSTPONEMENT:
+            return rng.uniform(LONGEST_POSTPONEMENT / 2, LONGEST_POSTPONEMENT)
+        self._next_start = start + 1 / self.fill_rate
+        return seconds
 
 
 class OutboxConsumer(Consumer):
@@ -44,6 +89,9 @@ class OutboxConsumer(Consumer):
     Celery's own drops such messages, or ends the worker, which meets them again. A task
     that this worker does not know may be one that others already know (a rolling deploy):
     it goes back to its entry, with backoff, before it is dead.
+
+    A message that must wait for its task's rate limit, or for its ETA, keeps no other from
+    being taken (docs/decisions/0021).
     """
 
     app: Celery
@@ -51,10 +99,17 @@ class OutboxConsumer(Consumer):
     channel_errors: tuple[type[Exception], ...]
 
     hub: Any
+    qos: Any
+    task_buckets: dict[str, Any]
     _flush_is_planned = False
 
     taken = 0
     """Messages that came from the broker, whatever became of them."""
+    _taken_before_last = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._due: deque[Any] = deque()
+        super().__init__(*args, **kwargs)
 
     def connect(self) -> Any:
         """Connect; stop the worker where its clock would make it steal others' tasks.
@@ -126,6 +181,110 @@ class OutboxConsumer(Consumer):
     @cached_property
     def _broker(self) -> RedisBroker:
         return RedisBroker(self.app, timeout=load_settings().publish_timeout_seconds)
+
+    def bucket_for_task(self, type: Any) -> Line | None:
+        limit = rate(type.rate_limit)
+        return Line(limit) if limit else None
+
+    def reset_rate_limits(self) -> None:
+        """Take over the tasks' rate limits; also called when remote control has changed one.
+
+        Celery would leave what waits to the limit that it came under.
+        """
+        before = {name: line for name, line in self.task_buckets.items() if line is not None}
+        super().reset_rate_limits()
+        for name, line in before.items():
+            changed = self.task_buckets[name]
+            if changed is not None and changed.fill_rate == line.fill_rate:
+                self.task_buckets[name] = line
+                continue
+            waiting = list(line.contents)
+            line.clear_pending()
+            if changed is None:
+                for request, _ in waiting:
+                    self._limit_move_to_pool(request)
+            else:
+                changed.contents.extend(waiting)
+                self._schedule_bucket_request(changed)
+
+    def _limit_task(self, request: Any, bucket: Line, tokens: int) -> None:
+        if not bucket.contents and bucket.can_consume(tokens):
+            self._limit_move_to_pool(request)
+            return
+        if len(bucket.contents) >= bucket.length and self._postpone(request, bucket):
+            return
+        # In place of the one that it holds. Celery lends one to messages with an ETA only.
+        self.qos.increment_eventually()
+        request.has_lent_credit = True
+        bucket.add((request, tokens))
+        # Else the line has its timer. Celery adds one for each message, which all go on.
+        if len(bucket.contents) == 1:
+            self._schedule_bucket_request(bucket)
+
+    def _limit_post_eta(self, request: Any, bucket: Line, tokens: int) -> None:
+        self.qos.decrement_eventually()
+        self._limit_task(request, bucket, tokens)
+
+    def _schedule_bucket_request(self, bucket: Line) -> None:
+        if bucket.contents and not bucket.expected_time() and not self._may_start():
+            self.timer.call_after(FULL_SECONDS, self._schedule_bucket_request, (bucket,))
+        else:
+            super()._schedule_bucket_request(bucket)  # type: ignore[misc]
+
+    def _limit_move_to_pool(self, request: Any) -> None:
+        if getattr(request, "has_lent_credit", False):
+            request.has_lent_credit = False
+            self.qos.decrement_eventually()
+        super()._limit_move_to_pool(request)  # type: ignore[misc]
+
+    def apply_eta_task(self, task: Any) -> None:
+        """Start a task whose ETA has come, as soon as there is a slot for it."""
+        self._due.append(task)
+        if len(self._due) == 1:
+            self._start_due()
+
+    def _start_due(self) -> None:
+        while self._due and self._may_start():
+            super().apply_eta_task(self._due.popleft())
+        if self._due:
+            self.timer.call_after(FULL_SECONDS, self._start_due)
+
+    def on_close(self) -> None:
+        """Forget what waits: its connection is gone, and Redis delivers it again."""
+        super().on_close()
+        self._due.clear()
+
+    def _may_start(self) -> bool:
+        """Whether a message that waited in this worker may be given to the pool.
+
+        Not to wait there for a slot, else it would be run before more urgent ones that wait
+        in Redis. While all slots are taken one may, after each one that came from Redis,
+        else a worker that always has work would never run it.
+        """
+        free: int = self.pool.num_processes - len(state.reserved_requests)
+        if free == 0 and self.taken != self._taken_before_last:
+            self._taken_before_last = self.taken
+            return True
+        return free > 0
+
+    def _postpone(self, request: Any, line: Line) -> bool:
+        """Write into the entry of a message that it waits for its turn there; whether it does."""
+        delivery = messages.delivery_of(request.message)
+        if not delivery.from_outbox or request.eta is not None:
+            return False
+        now = clock.utcnow()
+        due_at = now + timedelta(seconds=line.postponement(entropy.rng()))
+        try:
+            with db.transaction() as session:
+                guard.wait(session, delivery, due_at=due_at)
+        except BaseTask.transient_errors as error:
+            logger.warning("held, it cannot be postponed (%s): %s", error, delivery.id)
+            return False
+        why = f"rate limit {request.task.rate_limit}: postponed to {due_at:%Y-%m-%d %H:%M:%S} UTC"
+        logger.info("%s[%s] %s", delivery.task, delivery.id, why)
+        request.send_event("task-retried", exception=why, traceback="")
+        request.acknowledge()
+        return True
 
     def create_task_handler(self, promise: Any = promise) -> Callable[[Any], Any]:
         handle = super().create_task_handler(promise)

@@ -97,8 +97,7 @@ class Watchdog(WorkerThread):
         """The worker as it is now."""
         started = state.all_total_count[0]
         consumer, pool = self.worker.consumer, self.worker.pool
-        limited = any(bucket and bucket.contents for bucket in list(consumer.task_buckets.values()))
-        free = 0 if limited else pool.num_processes - len(state.active_requests)
+        free = pool.num_processes - len(state.active_requests)
         return Look(
             at=monotonic(),
             progress=started + consumer.taken,

@@ -158,6 +158,14 @@ def test_the_stock_schedulers_longest_pause_is_minutes(app: Celery) -> None:
         ("connect", ["self"]),
         ("call_soon", ["self", "p", "args", "kwargs"]),
         ("cancel_task_queue", ["self", "queue"]),
+        ("bucket_for_task", ["self", "type"]),
+        ("reset_rate_limits", ["self"]),
+        ("_limit_task", ["self", "request", "bucket", "tokens"]),
+        ("_limit_post_eta", ["self", "request", "bucket", "tokens"]),
+        ("_limit_move_to_pool", ["self", "request"]),
+        ("_schedule_bucket_request", ["self", "bucket"]),
+        ("apply_eta_task", ["self", "task"]),
+        ("on_close", ["self"]),
     ],
 )
 def test_the_consumer_has_the_seams_that_ours_overrides_or_calls(

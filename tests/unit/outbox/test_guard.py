@@ -223,3 +223,30 @@ def test_postponed_work_waits_in_its_entry_until_its_tries_are_used_up(
     dead = entry(delivery.id)
     assert (dead.state, dead.args) == (OutboxState.DEAD, [1])
     assert [error["error"] for error in dead.errors] == ["try 0", "try 1", "try 2"]
+
+
+def test_a_message_that_came_too_early_waits_in_its_entry_without_a_try(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    delivery = enqueue()
+    due_at = now.now + timedelta(minutes=1)
+    with db.transaction() as session:
+        assert guard.wait(session, delivery, due_at=due_at)
+    waits = entry(delivery.id)
+    assert (waits.state, waits.due_at, waits.published_at) == (OutboxState.PENDING, due_at, None)
+    assert (waits.tries, waits.errors) == (0, [])
+
+
+def test_a_message_of_an_earlier_try_or_of_finished_work_postpones_nothing(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    delivery = enqueue()
+    with db.transaction() as session:
+        guard.put_back(session, delivery, due_at=now.now, error="first", now=now.now)
+        assert not guard.wait(session, delivery, due_at=now.now + timedelta(hours=1))
+    assert entry(delivery.id).due_at == now.now
+    finished = enqueue()
+    assert done(finished, now)
+    with db.transaction() as session:
+        assert not guard.wait(session, finished, due_at=now.now)
+    assert entry(finished.id).state is OutboxState.DONE

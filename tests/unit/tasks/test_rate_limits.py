@@ -1,0 +1,147 @@
+"""How many messages a worker holds for a rate limit, and when the others come back."""
+
+from collections import deque
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kombu.common import QoS
+
+from app.tasks import consumer as module
+from app.tasks.consumer import LONGEST_POSTPONEMENT, SHORTEST_LINE, Line, OutboxConsumer
+
+PER_SECOND = 0.1
+
+
+class Ticks:
+    """A clock that stands still, and what is to be called later."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.planned: list[tuple[float, Any, tuple[Any, ...]]] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def call_after(self, seconds: float, call: Any, args: tuple[Any, ...], **_: Any) -> None:
+        self.planned.append((self.now + seconds, call, args))
+
+    def go_to(self, instant: float) -> None:
+        while due := [each for each in self.planned if each[0] <= instant]:
+            first = min(due, key=lambda each: each[0])
+            self.planned.remove(first)
+            # A token is complete a moment after its instant, for a computer counts in halves.
+            self.now = max(self.now, first[0]) + 1e-6
+            first[1](*first[2])
+        self.now = instant
+
+
+@pytest.fixture
+def ticks(monkeypatch: pytest.MonkeyPatch) -> Ticks:
+    made = Ticks()
+    monkeypatch.setattr(module, "monotonic", made)
+    monkeypatch.setattr("kombu.utils.limits.monotonic", made)
+    return made
+
+
+def full(line: Line) -> Line:
+    assert line.can_consume()
+    for _ in range(line.length):
+        line.add((None, 1))
+    return line
+
+
+def test_a_line_holds_the_starts_of_some_seconds_and_at_least_ten() -> None:
+    assert [Line(rate).length for rate in (0.1, 1, 2, 100)] == [SHORTEST_LINE] * 3 + [500]
+
+
+def test_each_message_behind_a_full_line_gets_a_turn_of_its_own(ticks: Ticks) -> None:
+    """The first behind ten starts at 110 s, and comes back when five are before it."""
+    line = full(Line(PER_SECOND))
+    rng = Random(1)
+    assert [round(line.postponement(rng)) for _ in range(4)] == [60, 70, 80, 90]
+    ticks.now += 30
+    assert round(line.postponement(rng)) == 70
+
+
+def test_no_message_stays_away_for_longer_than_five_minutes(ticks: Ticks) -> None:
+    line = full(Line(PER_SECOND))
+    rng = Random(1)
+    waits = [line.postponement(rng) for _ in range(1000)]
+    assert max(waits) <= LONGEST_POSTPONEMENT
+    unplanned = sorted(waits)[25:]
+    assert min(unplanned) > LONGEST_POSTPONEMENT / 2 - 1 / PER_SECOND
+    assert len({round(wait) for wait in unplanned}) > 100, "they do not come back together"
+
+
+@pytest.fixture
+def worker(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A consumer without a broker, whose task ``slow`` may start once in ten seconds."""
+    made: Any = OutboxConsumer.__new__(OutboxConsumer)
+    made.app = SimpleNamespace(tasks={"slow": SimpleNamespace(rate_limit="6/m")})
+    made.task_buckets = {}
+    made.reset_rate_limits()
+    made.timer, made._limit_order, made._due = ticks, 0, deque()
+    made.qos = QoS(lambda prefetch_count: None, 2)
+    made.pool = SimpleNamespace(num_processes=2)
+    made.started = []
+    made.on_task_request = made.started.append
+    monkeypatch.setattr("celery.worker.consumer.consumer.task_reserved", lambda request: None)
+    monkeypatch.setattr(module, "state", SimpleNamespace(reserved_requests=set()))
+    return made
+
+
+def receive(worker: Any, count: int) -> None:
+    for number in range(count):
+        worker._limit_task(SimpleNamespace(id=number), worker.task_buckets["slow"], 1)
+
+
+def test_what_waits_has_a_credit_of_its_own_until_it_starts(worker: Any, ticks: Ticks) -> None:
+    receive(worker, 4)
+    assert (len(worker.started), worker.qos.value) == (1, 2 + 3)
+    ticks.go_to(1025)
+    assert (len(worker.started), worker.qos.value) == (3, 2 + 1)
+
+
+def test_a_line_has_one_timer_however_many_wait(worker: Any, ticks: Ticks) -> None:
+    receive(worker, 9)
+    assert len(ticks.planned) == 1
+
+
+def test_a_limit_that_changes_takes_over_what_waits(worker: Any, ticks: Ticks) -> None:
+    receive(worker, 5)
+    worker.app.tasks["slow"].rate_limit = "1/s"
+    worker.reset_rate_limits()
+    ticks.go_to(1002.5)
+    assert (len(worker.started), worker.qos.value) == (4, 2 + 1)
+
+
+def test_a_limit_that_is_taken_away_starts_what_waits(worker: Any, ticks: Ticks) -> None:
+    receive(worker, 5)
+    worker.app.tasks["slow"].rate_limit = None
+    worker.reset_rate_limits()
+    assert (len(worker.started), worker.qos.value) == (5, 2)
+
+
+def test_a_change_of_another_tasks_limit_gives_no_token(worker: Any, ticks: Ticks) -> None:
+    receive(worker, 2)
+    worker.reset_rate_limits()
+    ticks.go_to(1005)
+    assert len(worker.started) == 1
+
+
+def test_what_waited_leaves_every_second_slot_to_messages_from_redis(
+    worker: Any, ticks: Ticks
+) -> None:
+    busy = module.state.reserved_requests
+    busy.update({"a", "b"})
+    worker.taken = 7
+    assert [worker._may_start() for _ in range(2)] == [True, False]
+    worker.taken = 8
+    assert [worker._may_start() for _ in range(2)] == [True, False]
+    busy.add("c")
+    worker.taken = 9
+    assert not worker._may_start()
+    busy.clear()
+    assert [worker._may_start() for _ in range(2)] == [True, True]
