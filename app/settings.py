@@ -131,6 +131,8 @@ class Settings(RedisSettings):
     """Health: a beat that has fired nothing for so long is a problem."""
     health_dead_letters: int = Field(20, ge=0)
     """Health: more dead letters than this within an hour are a problem."""
+    health_retrying_seconds: float = Field(300.0, gt=0)
+    """Health: work that has failed and been retried for longer than this is a problem."""
 
     @classmethod
     def settings_customise_sources(

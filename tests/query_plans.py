@@ -1,4 +1,4 @@
-"""How SQLite finds the rows of a statement."""
+"""How a database finds the rows of a statement."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,3 +27,26 @@ def plans_of(engine: Engine) -> Iterator[list[list[str]]]:
     event.listen(engine, "before_cursor_execute", explain)
     yield plans
     event.remove(engine, "before_cursor_execute", explain)
+
+
+@contextmanager
+def parts_of_plans(engine: Engine) -> Iterator[list[dict[str, Any]]]:
+    """Each part of PostgreSQL's plans of the queries made meanwhile, with how it went."""
+    parts: list[dict[str, Any]] = []
+
+    def explain(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if statement.startswith(("SELECT", "WITH")):
+            asked = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"
+            with cursor.connection.cursor() as other:
+                (plans,) = other.execute(asked, parameters).fetchone()
+            parts.extend(_parts(plans[0]["Plan"]))
+
+    event.listen(engine, "before_cursor_execute", explain)
+    try:
+        yield parts
+    finally:
+        event.remove(engine, "before_cursor_execute", explain)
+
+
+def _parts(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(part for below in plan.get("Plans", []) for part in _parts(below))]

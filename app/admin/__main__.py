@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import schema
 from app.admin import analytics, database, dead_letters, outbox, queues, schedule
 from app.admin.arguments import Parser, UsageError
-from app.admin.output import printable
+from app.domain.errors import printable
 from app.outbox.dead_letters import UnknownEntriesError
 from app.services.queues import UnknownQueueError
 from app.settings import SettingsError

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from app import clock, db, schema
 from app.admin import entries, task_names
 from app.admin.arguments import UsageError, add_json, duration
-from app.admin.output import age, as_json, exact, one_line, several, table
+from app.admin.output import age, as_json, exact, several, table
+from app.domain.errors import one_line
 from app.models import OutboxEntry, OutboxState
 from app.outbox import dead_letters, status
 

@@ -4,7 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 from app import routing
-from app.admin.output import age, figures, instant, one_line, printable
+from app.admin.output import age, figures, instant
+from app.domain.errors import one_line, printable
 from app.models import OutboxEntry, OutboxState
 
 SHOWN = 50

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from app.domain.errors import one_line
+
 WIDTH = 100
 _UNITS = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
 
@@ -36,17 +38,6 @@ def figures(rows: Sequence[tuple[str, object]]) -> None:
 def as_json(value: Any) -> None:
     """Print ``value``; instants become ISO 8601 in their own zone, durations seconds."""
     print(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
-
-
-def one_line(text: str) -> str:
-    """The first line of ``text``, without what would move a terminal's cursor."""
-    lines = text.strip().splitlines()
-    return printable(lines[0]) if lines else ""
-
-
-def printable(text: str) -> str:
-    """``text`` with a sign in the place of each control character: an error may quote a peer."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def cut(text: str, width: int) -> str:

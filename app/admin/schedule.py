@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 
 from app import clock
 from app.admin.arguments import UsageError, add_json, day
-from app.admin.output import as_json, one_line, several
+from app.admin.output import as_json, several
 from app.domain.calendar import day_start
+from app.domain.errors import one_line
 from app.settings import load_settings
 
 HORIZON = timedelta(days=1)

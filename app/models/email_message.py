@@ -48,6 +48,9 @@ class EmailMessage(Base):
     """How often it was claimed; the number tells one holder of the lease from the next."""
     uncertain: Mapped[int] = mapped_column(default=0)
     """How often a claim was taken over: then nobody knows whether the mail went out."""
+    uncertain_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When a claim was last taken over; null where none was, or an older version of this code
+    took it over."""
     sent_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
     failed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
     """When it was last given up; stays where it is sent after all."""

@@ -56,6 +56,14 @@ class OutboxEntry(Base):
             sqlite_where=text("state = 'pending' AND published_at IS NOT NULL"),
             postgresql_where=text("state = 'pending' AND published_at IS NOT NULL"),
         ),
+        # The few whose last attempt failed; health reads them every minute.
+        Index(
+            "ix_outbox_entries_retrying",
+            "task",
+            "retrying_since",
+            sqlite_where=text("state = 'pending' AND tries > 0"),
+            postgresql_where=text("state = 'pending' AND tries > 0"),
+        ),
         # Few among the many that are done; health counts them every minute. With the state in
         # it, because SQLite takes the index below if that one alone covers the question.
         Index(
@@ -93,6 +101,9 @@ class OutboxEntry(Base):
     """How often a redelivered message of this try was started."""
     tries: Mapped[int] = mapped_column(default=0)
     """How often it was put back for a retry."""
+    retrying_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    """When the first of these attempts failed; null where none did, or an older version of this
+    code rescheduled the entry."""
     due_instant: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """The instant that the run stands for: the beat entry's, else when it was first due.
     ``due_at`` moves with each retry, this does not."""
@@ -109,6 +120,11 @@ class OutboxEntry(Base):
         takes as long again.
         """
         return OUTBOX_ENTRIES.c.state == literal_column("'pending'")
+
+    @classmethod
+    def retrying(cls) -> ColumnElement[bool]:
+        """The condition that an entry is pending and its last attempt failed, for its index."""
+        return cls.pending() & (OUTBOX_ENTRIES.c.tries > literal_column("0"))
 
     @classmethod
     def dead(cls) -> ColumnElement[bool]:

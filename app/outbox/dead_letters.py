@@ -146,6 +146,7 @@ def _make_pending(session: Session, *chosen: ColumnElement[bool], now: datetime)
             publishes=0,
             deliveries=0,
             tries=0,
+            retrying_since=None,
         )
         .returning(OutboxEntry.id)
         .execution_options(synchronize_session=False)

@@ -1,17 +1,93 @@
 """The outbox in numbers that are asked for every few seconds."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.orm import Session
 
-from app.models import OutboxEntry, OutboxState
+from app.domain.errors import one_line
+from app.models import OUTBOX_ENTRIES, OutboxEntry, OutboxState
 
 COMMIT_DELAY = timedelta(minutes=1)
 """An entry that says it died at an instant may be seen so much later: until its commit."""
+
+MOST_TASKS = 20
+"""Tasks whose retrying entries are counted each by itself: those with the most."""
+OTHER_TASKS = "(other tasks)"
+SAMPLE = 100
+"""The oldest retrying entries of a task, whose errors are read."""
+
+_entries = OUTBOX_ENTRIES.c
+_RETRYING_TASKS = (
+    select(_entries.task, func.count(), func.min(_entries.retrying_since))
+    .where(OutboxEntry.retrying())
+    .group_by(_entries.task)
+)
+_OLDEST_RETRYING = (
+    select(_entries.retrying_since, _entries.errors)
+    .where(OutboxEntry.retrying(), _entries.task == bindparam("of_task"))
+    .order_by(_entries.retrying_since)
+    .limit(SAMPLE)
+)
+
+
+@dataclass(frozen=True)
+class Retrying:
+    """Pending entries of one task whose last attempt failed."""
+
+    number: int
+    oldest_seconds: float | None
+    """Since the first failed attempt of the oldest entry; ``None`` where it is not known."""
+    error: str = ""
+    """The most frequent last error among the ``SAMPLE`` oldest entries: its first line."""
+    outage_seconds: float | None = None
+    """``oldest_seconds`` without the entries that only a lone error keeps from their end."""
+    lone: int = 0
+    """Entries among the ``SAMPLE`` oldest whose last error is a lone one."""
+
+
+def retrying(
+    session: Session | Connection, *, now: datetime, lone_errors: Collection[str]
+) -> dict[str, Retrying]:
+    """The retrying entries by task, the task with the most first; ``OTHER_TASKS`` for the rest.
+
+    ``lone_errors`` are names of error classes that concern one item and no other, such as a
+    mail server's refusal of one mail. Reads the index of the retrying entries, and at most
+    ``SAMPLE`` entries of each of ``MOST_TASKS`` tasks.
+    """
+    tasks = sorted(session.execute(_RETRYING_TASKS).all(), key=lambda row: (-row[1], row[0]))
+    found = {}
+    for task, number, since in tasks[:MOST_TASKS]:
+        errors = Counter[str]()
+        outages, lone = [], 0
+        for failing_since, recorded in session.execute(_OLDEST_RETRYING, {"of_task": task}):
+            error = one_line(recorded[-1]["error"]) if recorded else ""
+            errors[error] += 1
+            if error.partition(":")[0] in lone_errors:
+                lone += 1
+            elif failing_since is not None:
+                outages.append(failing_since)
+        found[task] = Retrying(
+            number,
+            _seconds(since, now),
+            error=next((error for error, _ in errors.most_common(1)), ""),
+            outage_seconds=_seconds(min(outages, default=None), now),
+            lone=lone,
+        )
+    if rest := tasks[MOST_TASKS:]:
+        since = min((since for _, _, since in rest if since is not None), default=None)
+        seconds = _seconds(since, now)
+        number = sum(number for _, number, _ in rest)
+        found[OTHER_TASKS] = Retrying(number, seconds, outage_seconds=seconds)
+    return found
+
+
+def _seconds(since: datetime | None, now: datetime) -> float | None:
+    return None if since is None else max(0.0, (now - since).total_seconds())
 
 
 def count_states(session: Session) -> dict[OutboxState, int]:

@@ -138,6 +138,7 @@ def put_back(
     entry.args = entry.args if args is None else args
     entry.kwargs = entry.kwargs if kwargs is None else kwargs
     entry.tries += 1
+    entry.retrying_since = entry.retrying_since or now
     entry.published_at = None
     entry.publishes = 0
     entry.deliveries = deliveries

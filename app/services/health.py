@@ -13,14 +13,21 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import db, routing, schema
+from app.adapters.mailer import MailTemporarilyRefusedError
 from app.models import OUTBOX_ENTRIES, BeatEntry, OutboxEntry, PausedQueue
 from app.outbox import BrokerUnavailableError
 from app.outbox.broker import Broker
+from app.outbox.figures import OTHER_TASKS, Retrying
+from app.outbox.figures import retrying as read_retrying
 
 RECENTLY = timedelta(hours=1)
 """Dead letters younger than this are counted on their own."""
 BULK_PATIENCE = 4
 """Slow work may wait so many times as long."""
+LONE_ERRORS = frozenset({MailTemporarilyRefusedError.__name__})
+"""Errors that concern one item: a mailbox may be full for days while all other mail goes out."""
+MOST_REFUSED = 20
+"""More retrying entries with such errors than this are a problem: the server refuses everything."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class Limits:
     """No beat has fired anything."""
     dead_letters: int
     """Dead letters within ``RECENTLY``."""
+    retrying: timedelta
+    """An entry has failed and been retried for longer."""
     clock: timedelta
     """This machine's clock is further off the broker's."""
 
@@ -70,6 +79,8 @@ class Records:
 
     outbox: Outbox
     dead_letters: DeadLetters
+    retrying: Mapping[str, Retrying]
+    """Work whose last attempt failed, by task."""
     beat: Beat
     paused: tuple[str, ...]
 
@@ -185,9 +196,15 @@ def read(session: Session | Connection, *, now: datetime) -> Records:
             recent=found.recent,
             newest_seconds=_seconds(found.newest, now),
         ),
+        retrying=retrying(session, now=now),
         beat=Beat(_seconds(found.last_fired, now)),
         paused=tuple(session.scalars(_PAUSED)),
     )
+
+
+def retrying(session: Session | Connection, *, now: datetime) -> dict[str, Retrying]:
+    """Pending entries whose last attempt failed, by task. Reads few rows, by their index."""
+    return read_retrying(session, now=now, lone_errors=LONE_ERRORS)
 
 
 def ask(broker: Broker) -> dict[str, Queue]:
@@ -230,6 +247,28 @@ def _of_records(found: Records, limits: Limits) -> list[str]:
         problems.append(
             f"{found.dead_letters.recent:,} dead letters within an hour: "
             "python -m app.admin deadletters list"
+        )
+    return problems + _of_retrying(found, limits.retrying.total_seconds())
+
+
+def _of_retrying(found: Records, limit: float) -> list[str]:
+    problems = []
+    for task, entries in found.retrying.items():
+        many = entries.lone > MOST_REFUSED
+        waited = entries.oldest_seconds if many else entries.outage_seconds
+        if waited is None or waited <= limit or routing.queue_for(task).name in found.paused:
+            continue
+        if entries.number == 1:
+            what = f"1 entry of {task} has been retrying for {waited:.0f} s, last error"
+        else:
+            what = (
+                f"{entries.number:,} entries of {task} have been retrying, the oldest for "
+                f"{waited:.0f} s, most often after"
+            )
+        of_task = "" if task == OTHER_TASKS else f" --task {task}"
+        problems.append(
+            f"{what} {entries.error or 'unknown errors'}: "
+            f"python -m app.admin outbox list --state retrying{of_task}"
         )
     return problems
 

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from app import clock, routing
 from app.adapters.redis_connection import reason
 from app.outbox import BrokerUnavailableError
+from app.outbox.figures import Retrying
 from app.outbox.publish import attached
 from app.outbox.schedule import MOST_CLOCK_ERROR
 from app.services import health
@@ -55,6 +56,7 @@ def check() -> Health:
         unpublished=timedelta(seconds=settings.health_unpublished_seconds),
         beat=timedelta(seconds=settings.health_beat_seconds),
         dead_letters=settings.health_dead_letters,
+        retrying=timedelta(seconds=settings.health_retrying_seconds),
         clock=min(MOST_CLOCK_ERROR, timedelta(seconds=settings.worker_clock_tolerance_seconds)),
     )
     return health.check(attached(), now=clock.utcnow(), limits=limits)
@@ -134,6 +136,7 @@ def _lines(found: Health) -> list[str]:
             f"published, {outbox.later:,} later",
             f"dead letters  {dead.number:,}, {dead.recent:,} within an hour, the newest "
             f"{_ago(dead.newest_seconds)}",
+            *(_of_retrying(task, entries) for task, entries in found.records.retrying.items()),
         ]
     if found.queues is not None:
         paused = () if found.records is None else found.records.paused
@@ -143,6 +146,13 @@ def _lines(found: Health) -> list[str]:
             resting = ", paused" if name in paused else ""
             lines.append(f"{name:<13} {queue.waiting:,} waiting{oldest}{resting}")
     return lines
+
+
+def _of_retrying(task: str, entries: Retrying) -> str:
+    oldest = entries.oldest_seconds
+    age = "" if oldest is None else f", the oldest for {oldest:.0f} s"
+    error = f": {entries.error}" if entries.error else ""
+    return f"retrying      {entries.number:,} of {task}{age}{error}"
 
 
 def _ago(seconds: float | None) -> str:

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Executable
 
 from app.models import EmailKind
-from app.outbox import guard, publish, pump
+from app.outbox import figures, guard, publish, pump
 from app.services import email_claims, email_letters
 from app.services.email_letters import lesson
 
@@ -15,6 +15,8 @@ STATEMENTS = {
     "is anything to be published": pump._UNPUBLISHED,
     "what is in which list": pump._LISTS,
     "what has left a list": pump._LEFT_LIST,
+    "which tasks are retrying": figures._RETRYING_TASKS,
+    "with which errors they are retrying": figures._OLDEST_RETRYING,
     "claim a mail": email_claims._CLAIM[False],
     "is a mail still held": email_claims._HELD,
     "mark a mail sent": email_claims._MARK_SENT,

@@ -226,3 +226,15 @@ def test_a_purged_letter_gives_its_key_free(
     with db.transaction() as session:
         dead_letters.purge(session, before=now.now + MICROSECOND)
     assert enqueue(key="reminder:42") != gone
+
+
+def test_a_retried_dead_letter_is_not_taken_for_one_that_was_retrying_all_the_time(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    entry_id = dead(now)
+    now.advance(days=1)
+    retry(now, entry_id)
+    assert entry(entry_id).retrying_since is None
+    with db.transaction() as session:
+        guard.put_back(session, Delivery(entry_id, TASK), due_at=now.now, error="x", now=now.now)
+    assert entry(entry_id).retrying_since == now.now

@@ -250,3 +250,17 @@ def test_a_message_of_an_earlier_try_or_of_finished_work_postpones_nothing(
     with db.transaction() as session:
         assert not guard.wait(session, finished, due_at=now.now)
     assert entry(finished.id).state is OutboxState.DONE
+
+
+def test_an_entry_keeps_the_instant_at_which_its_first_attempt_failed(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    delivery = enqueue()
+    assert entry(delivery.id).retrying_since is None
+    first_failure = now.now
+    for tries in range(3):
+        attempt = replace(delivery, tries=tries)
+        with db.transaction() as session:
+            guard.put_back(session, attempt, due_at=now.now, error="no", now=now.now)
+        now.advance(minutes=1)
+    assert entry(delivery.id).retrying_since == first_failure

@@ -8,6 +8,7 @@ from app.models import OUTBOX_ENTRIES, OutboxState
 from app.outbox.pump import Pump
 from tests.database import on_postgresql
 from tests.fakes import FakeBroker, FakeClock
+from tests.query_plans import parts_of_plans
 
 ENOUGH = 5_000
 """Rows of which PostgreSQL does not read all for each question."""
@@ -40,33 +41,15 @@ def published(database: Engine, broker: FakeBroker, now: FakeClock) -> None:
 @on_postgresql
 @pytest.mark.usefixtures("published")
 def test_on_postgresql_a_quiet_round_reads_no_list_to_its_end(database: Engine, pump: Pump) -> None:
-    read: list[int] = []
-
-    def explain(_: object, cursor: object, statement: str, parameters: object, *__: object) -> None:
-        if statement.startswith(("SELECT", "WITH")):
-            asked = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"
-            with cursor.connection.cursor() as other:  # type: ignore[attr-defined]
-                (plans,) = other.execute(asked, parameters).fetchone()
-            read.extend(rows_read(plans[0]["Plan"]))
-
-    event.listen(database, "before_cursor_execute", explain)
-    try:
+    with parts_of_plans(database) as parts:
         assert pump.run().published == 0
-    finally:
-        event.remove(database, "before_cursor_execute", explain)
+    read = [
+        int(part["Actual Rows"]) * int(part["Actual Loops"])
+        for part in parts
+        if part.get("Relation Name") == "outbox_entries"
+    ]
     assert read
     assert sum(read) < ENOUGH / 10
-
-
-def rows_read(plan: dict[str, object]) -> list[int]:
-    """How many rows of the outbox each part of the plan read."""
-    mine = (
-        [int(plan["Actual Rows"]) * int(plan["Actual Loops"])]  # type: ignore[call-overload]
-        if plan.get("Relation Name") == "outbox_entries"
-        else []
-    )
-    parts: list[dict[str, object]] = plan.get("Plans", [])  # type: ignore[assignment]
-    return mine + [rows for part in parts for rows in rows_read(part)]
 
 
 def test_a_list_in_which_nothing_is_old_is_not_looked_through(

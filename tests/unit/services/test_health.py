@@ -14,7 +14,7 @@ from app.outbox import guard
 from app.outbox.guard import Delivery
 from app.routing import QUEUES
 from app.services import health
-from app.services.health import BULK_PATIENCE, RECENTLY, Health, Limits
+from app.services.health import BULK_PATIENCE, MOST_REFUSED, RECENTLY, Health, Limits
 from tests.builders import NOON
 from tests.database import on_sqlite
 from tests.fakes import FakeBroker, FakeClock
@@ -27,6 +27,7 @@ LIMITS = Limits(
     unpublished=timedelta(minutes=2),
     beat=timedelta(minutes=3),
     dead_letters=2,
+    retrying=timedelta(minutes=5),
     clock=timedelta(seconds=10),
 )
 
@@ -81,6 +82,7 @@ def test_with_nothing_to_do_all_is_well(broker: FakeBroker) -> None:
             "oldest_unpublished_seconds": None,
         },
         "dead_letters": {"number": 0, "recent": 0, "newest_seconds": None},
+        "retrying": {},
         "beat": {"last_fired_seconds": 0.0},
         "paused": [],
         "clock_offset_seconds": 0.0,
@@ -190,6 +192,81 @@ def test_too_many_dead_letters_within_an_hour_are_a_problem(
     assert check(broker).healthy, "they are there to be looked at, and alarm nobody for ever"
 
 
+REFUSED = "MailServerUnavailableError: mail.example:25: Connection refused"
+FULL_MAILBOX = "MailTemporarilyRefusedError: mail.example:25: SMTP 452 4.2.2 to RCPT"
+UNKNOWN = "no worker that took it knows the task"
+
+
+def failing(now: FakeClock, error: str, task: str = TASK) -> str:
+    """An entry whose first attempt has failed with ``error``."""
+    entry_id = planned(task)
+    with db.transaction() as session:
+        due_at = now.now + timedelta(hours=1)
+        guard.put_back(session, Delivery(entry_id, task), due_at=due_at, error=error, now=now.now)
+    return entry_id
+
+
+@pytest.mark.parametrize(("task", "error"), [(TASK, REFUSED), ("app.tasks.email.renamed", UNKNOWN)])
+def test_work_that_fails_and_retries_for_too_long_is_a_problem(
+    broker: FakeBroker, now: FakeClock, task: str, error: str
+) -> None:
+    entry_id = failing(now, error, task)
+    now.now += LIMITS.retrying
+    fire(now)
+    assert check(broker).healthy
+    now.now += SECOND
+    found = check(broker)
+    assert found.problems == (
+        f"1 entry of {task} has been retrying for 301 s, last error {error}: "
+        f"python -m app.admin outbox list --state retrying --task {task}",
+    )
+    assert found.as_dict()["retrying"] == {
+        task: {
+            "number": 1,
+            "oldest_seconds": 301.0,
+            "error": error,
+            "outage_seconds": 301.0,
+            "lone": 0,
+        }
+    }
+    with db.transaction() as session:
+        guard.mark_done(session, Delivery(entry_id, task), now=now.now)
+    assert check(broker).healthy
+
+
+def test_many_entries_that_retry_are_one_problem(broker: FakeBroker, now: FakeClock) -> None:
+    for _ in range(3):
+        failing(now, REFUSED)
+    now.now += LIMITS.retrying + SECOND
+    fire(now)
+    (problem,) = check(broker).problems
+    assert problem.startswith(f"3 entries of {TASK} have been retrying, the oldest for 301 s, most")
+
+
+def test_a_few_mailboxes_that_are_full_are_not_a_problem_and_many_are(
+    broker: FakeBroker, now: FakeClock
+) -> None:
+    for _ in range(MOST_REFUSED):
+        failing(now, FULL_MAILBOX)
+    now.now += LIMITS.retrying + SECOND
+    fire(now)
+    assert check(broker).healthy
+    failing(now, FULL_MAILBOX)
+    (problem,) = check(broker).problems
+    assert f"{MOST_REFUSED + 1} entries of {TASK} have been retrying" in problem
+
+
+def test_what_retries_in_a_paused_queue_is_not_a_problem(
+    broker: FakeBroker, now: FakeClock
+) -> None:
+    failing(now, REFUSED)
+    now.now += LIMITS.retrying + SECOND
+    fire(now)
+    with db.transaction() as session:
+        session.add(PausedQueue(name="email", paused_at=now.now))
+    assert check(broker).healthy
+
+
 def test_a_redis_that_does_not_answer_is_a_problem_and_the_rest_is_told(broker: FakeBroker) -> None:
     broker.down = True
     found = check(broker)
@@ -236,11 +313,12 @@ def test_it_never_reads_the_whole_outbox(broker: FakeBroker, database: Engine) -
         if "outbox_entries" in statement:
             asked.append((statement, parameters))
 
+    failing(broker.clock, REFUSED)
     event.listen(database, "before_cursor_execute", note)
     check(broker)
     event.remove(database, "before_cursor_execute", note)
-    assert len(asked) == 1
     partial = {
+        "ix_outbox_entries_retrying",
         "ix_outbox_entries_unpublished",
         "ix_outbox_entries_published",
         "ix_outbox_entries_dead",

@@ -9,9 +9,12 @@ from celery import Celery
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy import Engine
 
-from app import db, routing
+from app import db, outbox, routing
 from app.models import BeatEntry, PausedQueue
+from app.outbox import guard
 from app.outbox.broker import BrokerUnavailableError
+from app.outbox.guard import Delivery
+from app.services.email import DELIVER
 from app.settings import load_settings
 from app.tasks import health
 from app.tasks.health import health_check, main
@@ -87,6 +90,26 @@ def test_the_command_says_what_is_wrong_in_a_line_each_and_ends_with_1(
         "Redis does not answer: connection refused",
         "",
     ]
+
+
+def test_the_command_names_work_that_fails_and_retries(
+    now: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = "MailServerUnavailableError: mail.example:25: Connection refused"
+    with db.transaction() as session:
+        entry_id = outbox.enqueue(session, DELIVER, [1])
+        guard.put_back(
+            session, Delivery(entry_id, DELIVER), due_at=now.now, error=error, now=now.now
+        )
+    now.advance(seconds=40)
+    assert main([]) == 0
+    assert f"retrying      1 of {DELIVER}, the oldest for 40 s: {error}" in (
+        capsys.readouterr().out.splitlines()
+    )
+    now.advance(seconds=load_settings().health_retrying_seconds)
+    assert main(["--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["retrying"][DELIVER]["number"], told["retrying"][DELIVER]["error"]) == (1, error)
 
 
 @pytest.mark.parametrize(("down", "status"), [(False, 0), (True, 1)])
