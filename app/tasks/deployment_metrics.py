@@ -7,6 +7,7 @@ better than no page.
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,7 +22,7 @@ from prometheus_client.registry import Collector
 from app import clock, db, routing
 from app.models import OutboxState
 from app.outbox.broker import Broker, Memory, QueueDepth
-from app.outbox.figures import Deaths, count_states
+from app.outbox.figures import Deaths, Retrying, count_states
 from app.outbox.schedule import remembered
 from app.services import email_claims, health, queues
 from app.tasks import metrics, timetable
@@ -91,6 +92,7 @@ class Records:
     lags: Mapping[str, float]
     """Seconds for which each beat entry has been overdue."""
     pending: health.Outbox
+    retrying: Mapping[str, Retrying]
     paused: Mapping[str, float]
     """Seconds for which each queue has been paused; 0: it is not."""
     uncertain: int
@@ -129,6 +131,7 @@ class DeploymentMetrics(Collector):
     def _read_records(self) -> Records:
         now = clock.utcnow()
         with db.no_fork(), db.reading() as session:
+            found = health.read(session, now=now)
             return Records(
                 states=count_states(session),
                 # From 0 on, or the first of a task would be no increase.
@@ -139,7 +142,12 @@ class DeploymentMetrics(Collector):
                 lags=self._lags(
                     {name: entry.last_due for name, entry in remembered(session).items()}, now=now
                 ),
-                pending=health.read(session, now=now).outbox,
+                pending=found.outbox,
+                # A series of 0 for each task, so that a graph shows when it began.
+                retrying={
+                    **dict.fromkeys(self._own_tasks(), Retrying(0, None)),
+                    **found.retrying,
+                },
                 paused={spec.name: 0.0 for spec in routing.QUEUES}
                 | {
                     name: (now - since).total_seconds()
@@ -213,6 +221,17 @@ def _outbox(records: Records | None) -> Iterable[Metric]:
         "outbox_unpublished_seconds",
         "For how long the oldest entry that is not published has been due; 0: none.",
     )
+    retrying = GaugeMetricFamily(
+        "outbox_retrying",
+        "Pending entries whose last attempt failed.",
+        labels=["task", "queue"],
+    )
+    retrying_for = GaugeMetricFamily(
+        "outbox_retrying_oldest_seconds",
+        "Since the first failed attempt of the oldest of them, without mails that the server "
+        "refuses one by one; 0: none.",
+        labels=["task", "queue"],
+    )
     letters = CounterMetricFamily(
         "dead_letters_total",
         "Dead letters made since this process started, by any process.",
@@ -240,6 +259,14 @@ def _outbox(records: Records | None) -> Iterable[Metric]:
         uncertain.add_metric([], records.uncertain)
         for state, count in records.states.items():
             rows.add_metric([state], count)
+        numbers, ages = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+        for task, entries in records.retrying.items():
+            labels = (metrics.task_label(task), routing.queue_for(task).name)
+            numbers[labels] += entries.number
+            ages[labels] = max(ages[labels], round(entries.outage_seconds or 0))
+        for labels, number in numbers.items():
+            retrying.add_metric(labels, number)
+            retrying_for.add_metric(labels, ages[labels])
         by_label: dict[str, int] = {}
         for task, count in records.deaths.items():
             label = metrics.task_label(task)
@@ -248,4 +275,4 @@ def _outbox(records: Records | None) -> Iterable[Metric]:
             letters.add_metric([task], count)
         for entry, seconds in records.lags.items():
             lag.add_metric([entry], seconds)
-    return rows, stages, unpublished, letters, lag, paused, uncertain
+    return rows, stages, unpublished, retrying, retrying_for, letters, lag, paused, uncertain

@@ -12,7 +12,8 @@ from sqlalchemy.exc import OperationalError
 
 from app import db, outbox, routing
 from app.models import BeatEntry, EmailState
-from app.outbox import BrokerUnavailableError, figures
+from app.outbox import BrokerUnavailableError, figures, guard
+from app.outbox.guard import Delivery
 from app.services import queues
 from app.tasks import celery_app, deployment_metrics, email
 from app.tasks.celery_config import BEAT_SCHEDULE
@@ -203,6 +204,52 @@ def test_dead_letters_of_unknown_tasks_share_a_label(gauges: DeploymentMetrics) 
     assert seen["dead_letters_total", TASK] == 1
     assert seen["dead_letters_total", "unknown"] == 2
     assert not any("elses" in part for key in seen for part in key)
+
+
+def retry_of(task: str, *, now: FakeClock, error: str = "ConnectionError: refused") -> None:
+    """An entry of ``task`` whose first attempt has failed."""
+    with db.transaction() as session:
+        entry_id = outbox.enqueue(session, task)
+        guard.put_back(session, Delivery(entry_id, task), due_at=now.now, error=error, now=now.now)
+
+
+def test_work_that_retries_is_counted_by_task_with_the_age_of_the_oldest(
+    gauges: DeploymentMetrics, now: FakeClock
+) -> None:
+    retry_of(TASK, now=now)
+    now.advance(seconds=40)
+    retry_of(TASK, now=now)
+    now.advance(seconds=2)
+    seen = samples(gauges)
+    assert seen["outbox_retrying", TASK, "email"] == 2
+    assert seen["outbox_retrying_oldest_seconds", TASK, "email"] == 42
+    idle = email.send_booking_confirmation.name
+    assert seen["outbox_retrying", idle, "email"] == 0
+    assert seen["outbox_retrying_oldest_seconds", idle, "email"] == 0
+
+
+def test_retrying_tasks_that_this_app_does_not_know_share_a_label(
+    gauges: DeploymentMetrics, now: FakeClock
+) -> None:
+    retry_of("app.tasks.email.renamed_long_ago", now=now)
+    now.advance(seconds=5)
+    retry_of("somebody.elses", now=now)
+    retry_of("ada@example.com", now=now)
+    seen = samples(gauges)
+    assert seen["outbox_retrying", "unknown", "email"] == 1
+    assert seen["outbox_retrying", "unknown", "celery"] == 2
+    assert seen["outbox_retrying_oldest_seconds", "unknown", "email"] == 5
+    assert not any("elses" in part or "@" in part for key in seen for part in key)
+
+
+def test_a_mail_that_is_refused_for_now_is_counted_and_has_no_age(
+    gauges: DeploymentMetrics, now: FakeClock
+) -> None:
+    retry_of(TASK, now=now, error="MailTemporarilyRefusedError: SMTP 452 4.2.2 to RCPT")
+    now.advance(days=1)
+    seen = samples(gauges)
+    assert seen["outbox_retrying", TASK, "email"] == 1
+    assert seen["outbox_retrying_oldest_seconds", TASK, "email"] == 0
 
 
 @pytest.mark.parametrize(("late", "lag"), [(-1, 0), (0, 0), (90, 90)])
