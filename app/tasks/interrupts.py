@@ -1,12 +1,14 @@
-"""Ctrl-C before a worker or beat hears it: while this package is imported, for a second.
+"""Signals that reach a worker or beat before Celery handles them.
 
-Celery's own handlers come later, and until then Python's would end it with a traceback.
+Celery's own handlers are installed about a second after the start, while this package is
+imported. Until then Ctrl-C would end the process with a traceback.
 """
 
 import signal
 import threading
 
 INTERRUPT = {signal.SIGINT}
+HANG_UP = {signal.SIGHUP}
 
 
 def end_quietly() -> None:
@@ -19,5 +21,14 @@ def end_quietly() -> None:
 
 
 def hold_back() -> None:
-    """Keep Ctrl-C for the program that this process turns into, until that ``end_quietly``s."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT)
+    """Keep Ctrl-C and SIGHUP for the program that this process turns into.
+
+    That program receives the first after ``end_quietly`` and the second after
+    ``accept_hang_ups``.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPT | HANG_UP)
+
+
+def accept_hang_ups() -> None:
+    """Receive SIGHUP, also one that arrived since ``hold_back``."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANG_UP)

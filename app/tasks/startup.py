@@ -1,11 +1,16 @@
 """What a worker or beat makes sure of before it starts, and after a fork."""
 
+import atexit
 import logging
+import signal
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from celery import Celery, signals
+from celery import Celery, platforms, signals
 from celery.apps.beat import Beat
+from celery.apps.worker import Worker, safe_say  # type: ignore[attr-defined]  # not typed
+from celery.worker import state
 
 from app import clock, db, outbox, schema
 from app.adapters.mailer import MailerNotReadyError
@@ -14,7 +19,7 @@ from app.adapters.redis_refusal import refusal
 from app.outbox import BrokerUnavailableError, guard
 from app.routing import QUEUES
 from app.settings import SettingsError, load_settings
-from app.tasks import command_line, timetable
+from app.tasks import command, command_line, interrupts, timetable
 from app.tasks.broker import RedisBroker
 
 logger = logging.getLogger(__name__)
@@ -46,6 +51,7 @@ def connect(app: Celery) -> None:
         if sender.app is app:
             _or_exit(_check_database, lambda: _check_redis(broker), lambda: timetable.check(app))
 
+    app.Worker = app.subclass_with_self(RestartingWorker)  # type: ignore[misc]
     # Asked before it prints anything; beat_init comes below the banner, in its log.
     app.Beat = app.subclass_with_self(CheckedBeat)  # type: ignore[misc]
     signals.celeryd_init.connect(check_options, weak=False)
@@ -61,13 +67,58 @@ def connect(app: Celery) -> None:
 
 
 class CheckedBeat(Beat):
-    """Celery's ``beat`` command, which refuses a schedule that cannot be kept."""
+    """Celery's ``beat`` command, which refuses a schedule that cannot be kept.
+
+    SIGHUP restarts it, as it does a worker.
+    """
 
     app: Celery
 
     def run(self) -> None:
         _or_exit(lambda: timetable.check(self.app))
         super().run()
+
+    def install_sync_handler(self, service: Any) -> None:
+        super().install_sync_handler(service)
+        _restart_at_hang_up(lambda: signal.raise_signal(signal.SIGTERM))
+        interrupts.accept_hang_ups()
+
+
+class RestartingWorker(Worker):
+    """Celery's ``worker`` command, which SIGHUP restarts however it was started."""
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        super().install_platform_tweaks(worker)
+
+        def stop() -> None:
+            safe_say("worker: finishing the running tasks, then restarting", sys.__stdout__)
+            state.should_stop = platforms.EX_OK  # type: ignore[assignment]  # as Celery does
+
+        _restart_at_hang_up(stop)
+        # Celery sends this for SIGTERM, SIGINT and SIGQUIT, and not for SIGHUP.
+        signals.worker_shutting_down.connect(_end_after_all)
+        interrupts.accept_hang_ups()
+
+
+def _restart_at_hang_up(stop: Callable[[], None]) -> None:
+    """Let SIGHUP call ``stop``, which ends this process in an orderly way, and start it again.
+
+    In a terminal SIGHUP means that the window was closed: there it ends the process, as Celery
+    has it.
+    """
+    if platforms.isatty(sys.__stdout__):
+        return
+
+    def handle(*_: Any) -> None:
+        # Registered last, so it runs first: a new process image needs no other clean-up.
+        atexit.register(command.restart)
+        stop()
+
+    signal.signal(signal.SIGHUP, handle)
+
+
+def _end_after_all(**_: Any) -> None:
+    atexit.unregister(command.restart)
 
 
 class CannotStartError(Exception):
