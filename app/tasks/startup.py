@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from celery import Celery, platforms, signals
+from billiard import popen_fork
+from celery import Celery, bootsteps, platforms, signals
 from celery.apps.beat import Beat
 from celery.apps.worker import Worker, safe_say  # type: ignore[attr-defined]  # not typed
+from celery.concurrency import prefork
 from celery.worker import state
+from celery.worker.components import Pool
 
 from app import clock, db, outbox, schema
 from app.adapters.mailer import MailerNotReadyError
@@ -51,6 +54,8 @@ def connect(app: Celery) -> None:
         if sender.app is app:
             _or_exit(_check_database, lambda: _check_redis(broker), lambda: timetable.check(app))
 
+    app.steps["worker"].add(EndsChildren)
+    signals.worker_process_init.connect(interrupts.leave_stopping_to_the_parent, weak=False)
     app.Worker = app.subclass_with_self(RestartingWorker)  # type: ignore[misc]
     # Asked before it prints anything; beat_init comes below the banner, in its log.
     app.Beat = app.subclass_with_self(CheckedBeat)  # type: ignore[misc]
@@ -98,6 +103,28 @@ class RestartingWorker(Worker):
         # Celery sends this for SIGTERM, SIGINT and SIGQUIT, and not for SIGHUP.
         signals.worker_shutting_down.connect(_end_after_all)
         interrupts.accept_hang_ups()
+
+
+class EndsChildren(bootsteps.StartStopStep):
+    """Makes a prefork pool end its children with a signal that no supervisor sends them.
+
+    Used for a revoked task, a time limit, a pool that shrinks and a cold shutdown.
+    """
+
+    requires = (Pool,)
+
+    def start(self, worker: Any) -> None:
+        if not isinstance(worker.pool, prefork.TaskPool):
+            return
+        pool: Any = worker.pool
+        popen_fork.TERM_SIGNAL = interrupts.END_A_CHILD  # type: ignore[attr-defined]  # not typed
+        terminate_job = pool.terminate_job
+
+        def end_job(pid: int, number: int | None = None) -> None:
+            by_default = number in (None, signal.SIGTERM)
+            terminate_job(pid, interrupts.END_A_CHILD if by_default else number)
+
+        pool.terminate_job = end_job
 
 
 def _restart_at_hang_up(stop: Callable[[], None]) -> None:

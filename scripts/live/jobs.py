@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -150,6 +151,19 @@ def kill_child(self: BaseTask, job: str, times: int) -> None:
     if starts()[job] <= times:
         os.kill(os.getpid(), signal.SIGKILL)
     have_effect(self, job)
+
+
+@celery_app.task(base=BaseTask, bind=True, name="scripts.live.jobs.run_and_terminate")
+def run_and_terminate(self: BaseTask, job: str) -> None:
+    """Run a program for ever, end it with SIGTERM, and have the effect if that ended it."""
+    mark_start(job)
+    program = subprocess.Popen(["/bin/sleep", "60"])
+    program.terminate()
+    try:
+        program.wait(5)
+        have_effect(self, job)
+    finally:
+        program.kill()
 
 
 @celery_app.task(base=BaseTask, bind=True, name="scripts.live.jobs.effect_then_crash")

@@ -1,12 +1,15 @@
 """Signals that a supervisor sends: SIGHUP restarts, SIGTERM stops, and no body is interrupted."""
 
+import os
 import re
 import signal
 from collections.abc import Callable
 from time import monotonic, sleep
 
+import psutil
 import pytest
 
+from app.models import OutboxState
 from scripts.live import jobs
 from scripts.live.deployment import BEAT_IS_READY
 from scripts.live.job_bench import JobBench
@@ -134,3 +137,61 @@ def test_a_worker_under_nohup_survives_the_end_of_its_terminal(shell: Shell) -> 
     worker.signal(signal.SIGHUP)
     wait_until(twice(worker, "ready."), worker)
     assert worker.alive
+
+
+def signal_each(worker: Process, number: int) -> None:
+    """As systemd does with KillMode=control-group: every process by its pid."""
+    for member in [*worker.descendants(), psutil.Process(worker.pid)]:
+        member.send_signal(number)
+
+
+def signal_group(worker: Process, number: int) -> None:
+    """As a shell does with ``kill -- -PGID``, and ``tini -g`` in a container."""
+    os.killpg(worker.pid, number)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("send", [signal_each, signal_group])
+def test_sigterm_to_all_processes_of_a_worker_interrupts_no_body(
+    send: Callable[[Process, int], None], shell: Shell, bench: JobBench
+) -> None:
+    worker = shell.start_worker(
+        "celery -A app.tasks worker --loglevel=info --concurrency=2 --include=scripts.live.jobs"
+    )
+    job = bench.enqueue("work", "job", JOB_SECONDS)
+    bench.wait_for_start("job")
+    send(worker, signal.SIGTERM)
+    sleep(0.5)
+    send(worker, signal.SIGTERM)
+    assert worker.wait(SHUTDOWN) == 0
+    assert jobs.effects() == jobs.starts() == {"job": 1}
+    assert (bench.entry(job).state, bench.entry(job).errors) == (OutboxState.DONE, [])
+
+
+@pytest.mark.timeout(120)
+def test_what_the_worker_itself_ends_still_ends_at_once(shell: Shell, bench: JobBench) -> None:
+    """A revoked task, an idle child that is one too many, and all at a cold shutdown."""
+    worker = shell.start_worker(
+        "celery -A app.tasks worker --loglevel=info --concurrency=2 --include=scripts.live.jobs"
+    )
+    revoked = bench.enqueue("work", "revoked", 60)
+    bench.wait_for_start("revoked")
+    shell.answer(f"celery -A app.tasks control terminate TERM {revoked}")
+    worker.wait_for_line(rf"Discarding revoked task|Terminating {revoked}", timeout=READY)
+    bench.wait_until(lambda: bench.entry(revoked).state is OutboxState.CANCELLED, timeout=READY)
+    shell.answer("celery -A app.tasks control pool_shrink 1")
+    bench.wait_until(lambda: len(worker.descendants()) == 1, timeout=READY)
+    bench.enqueue("work", "cold", 60)
+    bench.wait_for_start("cold")
+    worker.signal(signal.SIGQUIT)
+    worker.wait(SHUTDOWN)
+    assert jobs.effects() == {}
+
+
+@pytest.mark.timeout(120)
+def test_a_program_that_a_body_runs_can_be_ended_by_sigterm(shell: Shell, bench: JobBench) -> None:
+    """A signal that is ignored stays ignored in a program that is run."""
+    shell.start_worker(f"celery -A app.tasks worker --loglevel=info {OPTIONS}")
+    bench.enqueue("run_and_terminate", "job")
+    bench.wait_for_effects(1, timeout=READY)
+    assert jobs.effects() == {"job": 1}
