@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.models import Base
 
@@ -28,6 +28,9 @@ UPGRADE_LOCK = 4_961_726_873
 
 class DatabaseNotReadyError(Exception):
     """The database cannot be used as it is; the message is one line with what to do."""
+
+    may_pass = False
+    """Whether the same attempt may succeed later without a changed setting."""
 
 
 def newest() -> str:
@@ -202,10 +205,23 @@ def _one_line_errors(engine: Engine) -> Iterator[None]:
         yield
     except (SQLAlchemyError, CommandError, OSError) as error:
         place = engine.url.render_as_string(hide_password=True)
-        raise DatabaseNotReadyError(
+        refused = DatabaseNotReadyError(
             f"DATABASE_URL: cannot use {place}: {_reason(error)}; "
             "it must be a database that this user may write to"
-        ) from error
+        )
+        refused.may_pass = _may_pass(error)
+        raise refused from error
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a database server did not let us in, or a SQLite file was locked for too long.
+
+    A server's wrong password counts too: drivers do not tell it from an outage.
+    """
+    if not isinstance(error, OperationalError):
+        return False
+    sqlite_error: str | None = getattr(error.orig, "sqlite_errorname", None)
+    return sqlite_error is None or sqlite_error.startswith("SQLITE_BUSY")
 
 
 def _refuse_read_only(connection: Connection) -> None:

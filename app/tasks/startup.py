@@ -27,6 +27,11 @@ from app.tasks.broker import RedisBroker
 
 logger = logging.getLogger(__name__)
 
+CANNOT = 2
+"""Exit status where a setting is wrong: starting again changes nothing."""
+TRY_AGAIN = 75
+"""Exit status where the database does not answer: EX_TEMPFAIL of sysexits.h."""
+
 
 def connect(app: Celery) -> None:
     """Let this process publish from the outbox, and check it where it becomes a worker or beat."""
@@ -156,11 +161,12 @@ def _or_exit(*checks: Any) -> None:
     try:
         for check in checks:
             check()
+    except schema.DatabaseNotReadyError as error:
+        _exit(str(error), TRY_AGAIN if error.may_pass else CANNOT)
     except (
         CannotStartError,
         timetable.ScheduleError,
         SettingsError,
-        schema.DatabaseNotReadyError,
         MailerNotReadyError,
     ) as error:
         _exit(str(error))
@@ -168,12 +174,12 @@ def _or_exit(*checks: Any) -> None:
         _exit(f"cannot start: {type(error).__name__}: {error}")
 
 
-def _exit(line: str) -> NoReturn:
+def _exit(line: str, status: int = CANNOT) -> NoReturn:
     # By the time that beat asks, Celery has turned sys.stderr into its log.
     stderr = sys.__stderr__ or sys.stderr
     stderr.write(f"{line}\n")
     # Signal handlers' exceptions are logged and ignored; SystemExit is not.
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def _check_database() -> None:

@@ -1,5 +1,6 @@
 """Migrating: from nothing, back again, at the same time, and against what the models say."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,6 +143,20 @@ def test_a_folder_that_cannot_be_made_is_one_line(
     message = str(caught.value)
     assert message.startswith(f"DATABASE_URL: cannot use sqlite:///{tmp_path}/file/below.sqlite3: ")
     assert "\n" not in message
+    assert not caught.value.may_pass
+
+
+def test_a_locked_file_may_be_free_later(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/locked.sqlite3"
+    impatient = create_engine(url, connect_args={"timeout": 0})
+    other = sqlite3.connect(tmp_path / "locked.sqlite3")
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(schema.DatabaseNotReadyError, match="database is locked") as caught:
+            schema.upgrade(impatient)
+    finally:
+        other.close()
+    assert caught.value.may_pass
 
 
 @on_sqlite

@@ -1,6 +1,7 @@
 """The database's commands, and a database that many processes make at once."""
 
 from scripts.live.deployment import BEAT_IS_READY, WORKER_IS_READY, Deployment
+from scripts.live.ports import HOST
 from tests.integration.starting.shell import READY, Shell
 
 UPGRADE = "python -m app.admin database upgrade"
@@ -46,3 +47,16 @@ def test_workers_beats_and_upgrades_that_start_at_once_make_one_database(
     said = "".join(process.log_text() for process in workers + beats)
     assert "ERROR" not in said
     assert "Traceback" not in said
+
+
+def test_a_database_that_does_not_answer_is_75_so_that_a_supervisor_tries_again(
+    shell: Shell,
+) -> None:
+    """A wrong setting is 2, after which deploy/systemd gives up."""
+    nobody = f"postgresql+psycopg://instainstru:secret@{HOST}:1/instainstru"
+    for line in ("celery -A app.tasks worker", "python -m app.tasks.beat"):
+        ended = shell.run(line, DATABASE_URL=nobody)
+        assert ended.returncode == 75, line
+        (said,) = [said for said in ended.stderr.splitlines() if "DATABASE_URL" in said]
+        assert "Connection refused" in said
+        assert "secret" not in ended.stdout + ended.stderr
