@@ -44,7 +44,7 @@ def named(page: Path) -> str:
 @pytest.mark.parametrize("page", pages(), ids=named)
 def test_every_path_that_a_page_names_exists(page: Path) -> None:
     code = re.findall(r"`([^`\n]+)`", page.read_text())
-    own = re.compile(r"(?:app|docs|scripts|tests|loadtests|simulations)/[\w./-]*")
+    own = re.compile(r"(?:app|deploy|docs|scripts|tests|loadtests|simulations)/[\w./-]*")
     paths = {path[0].rstrip(".") for text in code if (path := own.match(text))}
     linked = {
         (page.parent / link).resolve() for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text())
