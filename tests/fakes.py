@@ -72,6 +72,14 @@ class FakeBroker:
         self._answer()
         return {queue: self._depth(queue) for queue in queues}
 
+    def purge(self, queue: str) -> int:
+        self._answer()
+        lists = [messages for (name, _), messages in self.lists.items() if name == queue]
+        removed = sum(map(len, lists))
+        for messages in lists:
+            messages.clear()
+        return removed
+
     def memory(self) -> Memory:
         self._answer()
         return Memory(self.used_bytes, self.limit_bytes, self.policy)

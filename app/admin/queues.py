@@ -1,4 +1,4 @@
-"""``python -m app.admin queues``: what waits in each queue, and stopping one for a while."""
+"""``python -m app.admin queues``: what waits in each queue; pause, resume and purge one."""
 
 import argparse
 from datetime import datetime
@@ -7,9 +7,11 @@ from typing import Any
 from sqlalchemy import func, select
 
 from app import clock, db, schema
-from app.admin.arguments import add_json
+from app.admin.arguments import UsageError, add_json, add_yes, confirm
 from app.admin.output import age, as_json, several, table
 from app.models import OutboxEntry
+from app.outbox.broker import Broker, BrokerUnavailableError
+from app.outbox.publish import BATCH, attached
 from app.routing import QUEUES
 from app.services import queues
 
@@ -28,7 +30,17 @@ def add_to(topics: Any) -> None:
     resume.set_defaults(run=_resume)
     for action in (pause, resume):
         action.add_argument("names", nargs="+", metavar="NAME")
-    for action in (listed, pause, resume):
+    purge = actions.add_parser(
+        "purge",
+        help="cancel all pending work of a queue",
+        description="Cancel every pending entry of the queue, also those that are due later, "
+        "and remove its messages from Redis. A task that a worker already holds has no effect "
+        "any more, unless it has committed it.",
+    )
+    purge.add_argument("name", metavar="NAME")
+    add_yes(purge)
+    purge.set_defaults(run=_purge)
+    for action in (listed, pause, resume, purge):
         add_json(action)
 
 
@@ -65,6 +77,7 @@ def _list(chosen: argparse.Namespace) -> int:
     print()
     print(f"{COMMAND} pause NAME...    workers take nothing from them; planning goes on")
     print(f"{COMMAND} resume NAME...")
+    print(f"{COMMAND} purge NAME       cancels all pending work of the queue")
     return 0
 
 
@@ -80,6 +93,68 @@ def _resume(chosen: argparse.Namespace) -> int:
     with db.transaction() as session:
         changed = queues.resume(session, chosen.names)
     return _told(chosen, changed, "resumed", "was not paused")
+
+
+def _purge(chosen: argparse.Namespace) -> int:
+    schema.check(db.engine())
+    name = chosen.name
+    with db.reading() as session:
+        pending = queues.pending(session, name)
+    broker, waiting = _messages(name)
+    if pending or waiting:
+        confirm(
+            f"Cancel {several(pending, 'pending entry')} of {name} and remove its "
+            f"{several(waiting, 'message')}?",
+            yes=chosen.yes,
+        )
+    cancelled = _cancel_all(name)
+    removed, left = 0, None
+    try:
+        removed = broker.purge(name)
+    except BrokerUnavailableError as error:
+        # Half done is safe: workers skip the messages of cancelled entries.
+        left = str(error)
+    if chosen.json:
+        as_json({"queue": name, "cancelled": cancelled, "removed": removed})
+    elif left is not None:
+        print(f"{name}: {several(cancelled, 'entry')} cancelled, its messages are left: {left}")
+        print(f"workers skip messages of cancelled entries; for others: {COMMAND} purge {name}")
+    elif cancelled or removed:
+        print(
+            f"{name} is purged: {several(cancelled, 'entry')} cancelled, "
+            f"{several(removed, 'message')} removed"
+        )
+        print("what a worker already holds is skipped, unless its effect is committed")
+    else:
+        print(f"nothing waits in {name}")
+    return int(left is not None)
+
+
+def _messages(name: str) -> tuple[Broker, int]:
+    """The broker, and how many messages wait in the queue. Raises ``UsageError`` without it."""
+    # Not at the top: the other commands need no Celery, which takes a second to import. It
+    # attaches the broker.
+    import app.tasks  # noqa: F401
+
+    broker = attached()
+    try:
+        if broker is None:
+            raise BrokerUnavailableError("no broker is attached")
+        return broker, broker.depths([name])[name].waiting
+    except BrokerUnavailableError as error:
+        raise UsageError(f"{COMMAND} purge: nothing was changed: {error}") from None
+
+
+def _cancel_all(name: str) -> int:
+    """Cancel in short transactions, so that workers and publishers go on meanwhile."""
+    until = clock.utcnow()
+    cancelled = 0
+    while True:
+        with db.transaction() as session:
+            batch = queues.cancel(session, name, until=until, now=clock.utcnow(), limit=BATCH)
+        if not batch:
+            return cancelled
+        cancelled += batch
 
 
 def _told(chosen: argparse.Namespace, changed: list[str], verb: str, otherwise: str) -> int:

@@ -95,5 +95,11 @@ class Broker(Protocol):
     def depths(self, queues: Sequence[str]) -> Mapping[str, QueueDepth]:
         """What waits in each of the queues, in one round trip."""
 
+    def purge(self, queue: str) -> int:
+        """Remove every message that waits in the queue, at any urgency; returns how many.
+
+        Messages that a worker holds are not in the queue, and stay.
+        """
+
     def memory(self) -> Memory:
         """How full it is. Raises ``BrokerUnavailableError`` also where it does not tell us."""

@@ -110,6 +110,11 @@ class RedisBroker:
             for queue, start in zip(queues, range(0, len(answers), size), strict=True)
         }
 
+    def purge(self, queue: str) -> int:
+        with self._producer() as producer:
+            removed: int = producer.channel.queue_purge(queue)
+            return removed
+
     def memory(self) -> Memory:
         with self._producer() as producer, producer.channel.conn_or_acquire() as client:
             told = client.info("memory")

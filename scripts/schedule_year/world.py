@@ -67,6 +67,9 @@ class Workers:
     def held(self) -> set[str]:
         return set()
 
+    def purge(self, queue: str) -> int:
+        return 0
+
     def memory(self) -> Memory:
         return Memory(used_bytes=0, limit_bytes=None, policy=None)
 

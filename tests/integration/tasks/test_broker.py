@@ -190,3 +190,16 @@ def test_its_memory_is_what_redis_says(own_redis: RedisServer) -> None:
     assert unlimited.limit_bytes is None
     assert limited.limit_bytes == 100 * 1024 * 1024
     assert 0 < limited.used_bytes < limited.limit_bytes
+
+
+def test_a_purge_removes_the_messages_of_all_ten_lists_and_of_no_other_queue(
+    broker: RedisBroker, broker_url: str
+) -> None:
+    broker.push([message(number, priority=number) for number in range(10)])
+    broker.push([message(11, queue="bookings", priority=2)])
+    with redis.Redis.from_url(broker_url) as client:
+        client.lpush("email", b"a message of somebody else's")
+        assert broker.purge("email") == 11
+        assert list(client.scan_iter("email*")) == []
+        assert broker.depths(["bookings"])["bookings"].waiting == 1
+    assert broker.purge("email") == 0
