@@ -11,7 +11,7 @@ from app.models.availability import (
     StaleAvailability,
 )
 from app.models.base import Base
-from app.models.beat_entry import BEAT_ENTRIES, BeatEntry
+from app.models.beat_entry import BEAT_DEFINITIONS, BEAT_ENTRIES, BeatDefinition, BeatEntry
 from app.models.booking import BOOKINGS, Booking
 from app.models.email_message import EMAIL_MESSAGES, EmailMessage, EmailState
 from app.models.metrics import BookingFigures, DailyMetrics, InstructorMetrics, ServiceMetrics
@@ -22,6 +22,7 @@ from app.models.service import SERVICES, Service
 from app.models.user import USERS, Role, User
 
 __all__ = [
+    "BEAT_DEFINITIONS",
     "BEAT_ENTRIES",
     "BOOKINGS",
     "EMAIL_MESSAGES",
@@ -32,6 +33,7 @@ __all__ = [
     "AvailabilityException",
     "AvailabilityWindow",
     "Base",
+    "BeatDefinition",
     "BeatEntry",
     "Booking",
     "BookingFigures",

@@ -1,17 +1,18 @@
 """What beat remembers, and how many beats agree: compare and set in the database."""
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, and_, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
+from app import clock
 from app.db import insert_for
-from app.models import BEAT_ENTRIES, BeatEntry
+from app.models import BEAT_DEFINITIONS, BEAT_ENTRIES, BeatEntry
 from app.outbox.enqueue import enqueue_run
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,11 @@ LATE = timedelta(minutes=2)
 MOST_CAUGHT_UP = 31
 """Runs that one entry makes up for at once: a month of days."""
 MICROSECOND = timedelta(microseconds=1)
+SIGN_EVERY = timedelta(seconds=20)
+"""How often a beat notes that it lives, and through which instant it has kept its entries."""
+ABSENT_AFTER = timedelta(minutes=2)
+"""A definition without a sign of life for so long is kept by no beat. Longer than any pause
+between two ticks of a beat that works (``LONGEST_PAUSE_SECONDS``)."""
 
 
 class ClockOffError(Exception):
@@ -49,12 +55,14 @@ class PeriodicEntry:
     name: str
     task: str
     schedule_hash: str
-    """Differs where the schedule differs."""
+    """Differs where the schedule, its time zone or the task differs."""
     next_due: Callable[[datetime], datetime]
     """The first due instant after the one given; both aware. Asked earlier it never answers
     later."""
+    definition: str = ""
+    """Differs where anything of the entry differs, its arguments and options included."""
     description: str = ""
-    """The schedule and its time zone, for a person."""
+    """The schedule, its time zone and options, for a person."""
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     catch_up: CatchUp = CatchUp.ONCE
@@ -74,29 +82,119 @@ class Step:
 
 
 class Seen(NamedTuple):
-    """What was read of an entry."""
+    """What was read of an entry, and of its definition that is in force."""
 
     schedule_hash: str
     last_due: datetime
+    definition: str | None = None
+    """``None`` where a beat of an older version wrote last, which knows none."""
+    next_due: datetime | None = None
+    kept_through: datetime | None = None
+    """Up to here all that is due by the definition in force was enqueued; ``None`` where no
+    beat with it has given a sign of life, as those of an older version."""
+    seen_at: datetime | None = None
+    """Its last sign of life, by the broker's clock."""
+    description: str | None = None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How long a beat has watched another definition being in force. By the broker's clock."""
+
+    of: tuple[str, str | None]
+    since: datetime
+    until: datetime
 
 
 _beat = BEAT_ENTRIES.c
-_ALL = select(_beat.name, _beat.schedule_hash, _beat.last_due)
+_known = BEAT_DEFINITIONS.c
+_ALL = select(
+    _beat.name,
+    _beat.schedule_hash,
+    _beat.last_due,
+    _beat.definition,
+    _beat.next_due,
+    _known.kept_through,
+    _known.seen_at,
+    _known.description,
+).outerjoin_from(
+    BEAT_ENTRIES,
+    BEAT_DEFINITIONS,
+    and_(
+        _known.name == _beat.name,
+        _known.definition == _beat.definition,
+        # A beat of an older version changes this column alone.
+        _known.schedule_hash == _beat.schedule_hash,
+    ),
+)
+_KNOWN = select(_known.seen_at).where(
+    _known.name == bindparam("entry_name"), _known.definition == bindparam("its_definition")
+)
 _REPLACE = (
     update(BEAT_ENTRIES)
     .where(
         _beat.name == bindparam("entry_name"),
         _beat.schedule_hash == bindparam("seen_hash"),
         _beat.last_due == bindparam("seen_due"),
+        _beat.definition.is_not_distinct_from(bindparam("seen_definition")),
     )
-    .values(schedule_hash=bindparam("new_hash"), last_due=bindparam("new_due"))
+    .values(
+        schedule_hash=bindparam("new_hash"),
+        definition=bindparam("new_definition"),
+        last_due=bindparam("new_due"),
+        next_due=bindparam("new_next"),
+    )
     .returning(_beat.name)
+)
+_NOTE_RUN = (
+    update(BEAT_ENTRIES)
+    .where(_beat.name == bindparam("entry_name"))
+    .values(
+        last_run_due=bindparam("due"), last_run_at=bindparam("at"), last_run_id=bindparam("run_id")
+    )
 )
 
 
 def remembered(session: Session | Connection) -> Mapping[str, Seen]:
     """What is remembered of each entry, by name."""
     return {name: Seen(*seen) for name, *seen in session.execute(_ALL)}
+
+
+def is_known(session: Session | Connection, entry: PeriodicEntry) -> bool:
+    """Whether some beat has had this definition of the entry in force before."""
+    names = {"entry_name": entry.name, "its_definition": entry.definition}
+    return session.execute(_KNOWN, names).first() is not None
+
+
+def in_force(entry: PeriodicEntry, seen: Seen) -> bool:
+    """Whether the definition in force is that of ``entry``."""
+    # A beat of an older version writes no definition: there the schedule alone decides.
+    return seen.schedule_hash == entry.schedule_hash and seen.definition in (None, entry.definition)
+
+
+def watch(seen: Seen, before: Watch | None, at: datetime) -> Watch:
+    """The watch over the definition in force, after another look at ``at`` (broker's clock).
+
+    It begins again where another definition is in force than at the look before, and where
+    nothing was looked at for half of ``ABSENT_AFTER``: signs of life may be missing because
+    the database was away, or because this process was stopped.
+    """
+    of = seen.schedule_hash, seen.definition
+    if before is None or before.of != of:
+        return Watch(of, at, at)
+    if not timedelta(0) <= at - before.until <= ABSENT_AFTER / 2:
+        return Watch(of, at, at)
+    return replace(before, until=at)
+
+
+def may_replace(seen: Seen, watched: Watch) -> bool:
+    """Whether a definition that was replaced before may be in force again.
+
+    Only where no beat keeps the one in force: neither a sign of life nor anything else was
+    seen of it for ``ABSENT_AFTER``.
+    """
+    sign = watched.since if seen.seen_at is None else max(seen.seen_at, watched.since)
+    return watched.until - sign >= ABSENT_AFTER
 
 
 def confirm_clock(now: datetime, *, broker_now: datetime) -> None:
@@ -113,19 +211,26 @@ def confirm_clock(now: datetime, *, broker_now: datetime) -> None:
 def next_step(entry: PeriodicEntry, seen: Seen | None, now: datetime) -> Step | None:
     """What is to be done about the entry; ``None`` where it is nothing.
 
-    ``seen`` is what was read of it. An entry seen for the first time, or with a changed
-    schedule, starts now. Asks no database, and is quick however long nobody asked.
+    ``seen`` is what was read of it. An entry seen for the first time starts now. Where another
+    definition is in force than the entry's, the entry's replaces it from the instant through
+    which the other one was kept, so that no due instant is lost between the two: ask
+    ``is_known`` and ``may_replace`` before. Asks no database, and is quick however long nobody
+    asked.
     """
-    if seen is None or seen.schedule_hash != entry.schedule_hash:
+    if seen is None:
         return Step(now)
-    if seen.last_due > now + CLOCK_STEP:
-        logger.warning(
-            "%s was last due at %s, in the future: taken as now", entry.name, seen.last_due
-        )
+    since = seen.last_due
+    replaces = not in_force(entry, seen)
+    if replaces:
+        since = max(since, seen.kept_through or now - ABSENT_AFTER - SIGN_EVERY)
+    if since > now + CLOCK_STEP:
+        logger.warning("%s was last due at %s, in the future: taken as now", entry.name, since)
         return Step(now)
-    missed = _missed(entry, seen.last_due, now)
+    missed = _missed(entry, since, now)
     if not missed:
-        return None
+        # A beat of an older version leaves ``next_due`` as it was.
+        known = not replaces and seen.next_due == following(entry, since)
+        return None if known else Step(since)
     latest = missed[-1]
     if entry.catch_up is CatchUp.EACH:
         return Step(latest, tuple(missed))
@@ -135,22 +240,40 @@ def next_step(entry: PeriodicEntry, seen: Seen | None, now: datetime) -> Step | 
     return Step(latest, (latest,))
 
 
-def advance(session: Session, entry: PeriodicEntry, seen: Seen | None, step: Step) -> int:
+def following(entry: PeriodicEntry, after: datetime) -> datetime:
+    """The first due instant after ``after``; ``after`` itself where its schedule fails.
+
+    So an entry whose schedule fails from some instant on has been overdue since then.
+    """
+    try:
+        return entry.next_due(after)
+    except Exception:
+        return after
+
+
+def advance(session: Session, entry: PeriodicEntry, seen: Seen | None, step: Step) -> int | None:
     """Remember the step and enqueue its runs; returns how many this call enqueued.
 
-    Any number of beats may call this: who does not find what was read changes nothing and
-    enqueues nothing.
+    Any number of beats may call this: one that does not find what was read changes nothing,
+    enqueues nothing, and gets ``None``.
     """
     if seen is None:
-        session.execute(
-            insert_for(session)(BeatEntry)
-            .values(name=entry.name, schedule_hash=entry.schedule_hash, last_due=step.last_due)
+        inserted = session.scalar(
+            insert_for(session)(BEAT_ENTRIES)
+            .values(
+                name=entry.name,
+                schedule_hash=entry.schedule_hash,
+                definition=entry.definition,
+                last_due=step.last_due,
+                next_due=following(entry, step.last_due),
+            )
             .on_conflict_do_nothing(index_elements=[BeatEntry.name])
+            .returning(_beat.name)
         )
-        return 0
+        return None if inserted is None else 0
     if not _replace(session, entry, seen, last_due=step.last_due):
-        return 0
-    for due in step.runs:
+        return None
+    run_ids = [
         enqueue_run(
             session,
             entry.task,
@@ -160,7 +283,53 @@ def advance(session: Session, entry: PeriodicEntry, seen: Seen | None, step: Ste
             queue=entry.queue,
             priority=entry.priority,
         )
-    return len(step.runs)
+        for due in step.runs
+    ]
+    if run_ids:
+        last = {"due": step.runs[-1], "at": clock.utcnow(), "run_id": run_ids[-1]}
+        session.execute(_NOTE_RUN, {"entry_name": entry.name, **last})
+    return len(run_ids)
+
+
+def sign(
+    session: Session,
+    entries: Iterable[PeriodicEntry],
+    *,
+    through: datetime | None,
+    at: datetime,
+    host: str,
+) -> None:
+    """Note that a beat on ``host`` lives at ``at`` (broker's clock) with these entries.
+
+    ``through`` is up to when it has enqueued all that was due of them, by its own clock;
+    ``None`` where it could not.
+    """
+    rows = [
+        {
+            "name": entry.name,
+            "definition": entry.definition,
+            "schedule_hash": entry.schedule_hash,
+            "description": entry.description,
+            "kept_through": through,
+            "seen_at": at,
+            "host": host,
+        }
+        for entry in sorted(entries, key=lambda entry: entry.name)
+    ]
+    if not rows:
+        return
+    noted = insert_for(session)(BEAT_DEFINITIONS)
+    session.execute(
+        noted.on_conflict_do_update(
+            index_elements=[_known.name, _known.definition],
+            set_={
+                "kept_through": func.coalesce(noted.excluded.kept_through, _known.kept_through),
+                "seen_at": noted.excluded.seen_at,
+                "host": noted.excluded.host,
+            },
+        ),
+        rows,
+    )
 
 
 def _missed(entry: PeriodicEntry, since: datetime, now: datetime) -> list[datetime]:
@@ -168,11 +337,11 @@ def _missed(entry: PeriodicEntry, since: datetime, now: datetime) -> list[dateti
     first = entry.next_due(since)
     if first > now:
         return []
-    latest = [_latest(entry.next_due, first, now)]
+    latest = [_latest(entry, first, now)]
     if entry.catch_up is not CatchUp.EACH:
         return latest
     while latest[0] > first and len(latest) < MOST_CAUGHT_UP:
-        latest.insert(0, _latest(entry.next_due, first, latest[0] - MICROSECOND))
+        latest.insert(0, _latest(entry, first, latest[0] - MICROSECOND))
     if latest[0] > first:
         logger.error(
             "%s: more than %d due instants were missed, those from %s until before %s are dropped",
@@ -184,17 +353,18 @@ def _missed(entry: PeriodicEntry, since: datetime, now: datetime) -> list[dateti
     return latest
 
 
-def _latest(next_due: Callable[[datetime], datetime], due: datetime, until: datetime) -> datetime:
+def _latest(entry: PeriodicEntry, due: datetime, until: datetime) -> datetime:
     """The last due instant up to ``until``, given an earlier one.
 
-    By halving: a year of minutes has half a million.
+    By halving: a year of minutes has half a million. Where the schedule fails, the last one
+    before that.
     """
     nothing_after = until
-    while (following := next_due(due)) <= until:
-        due = following
+    while due < (after := following(entry, due)) <= until:
+        due = after
         middle = due + (nothing_after - due) / 2
-        later = next_due(middle)
-        if later <= until:
+        later = following(entry, middle)
+        if middle < later <= until:
             due = later
         else:
             nothing_after = middle
@@ -208,8 +378,11 @@ def _replace(session: Session, entry: PeriodicEntry, seen: Seen, *, last_due: da
             "entry_name": entry.name,
             "seen_hash": seen.schedule_hash,
             "seen_due": seen.last_due,
+            "seen_definition": seen.definition,
             "new_hash": entry.schedule_hash,
+            "new_definition": entry.definition,
             "new_due": last_due,
+            "new_next": following(entry, last_due),
         },
     )
     return replaced is not None

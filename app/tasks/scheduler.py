@@ -1,6 +1,7 @@
 """Celery beat as this project's scheduler and pump."""
 
 import logging
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,13 +17,20 @@ from app.outbox import BrokerUnavailableError
 from app.outbox.broker import Broker
 from app.outbox.pump import Pump
 from app.outbox.schedule import (
+    SIGN_EVERY,
     ClockOffError,
     PeriodicEntry,
     Seen,
+    Watch,
     advance,
     confirm_clock,
+    in_force,
+    is_known,
+    may_replace,
     next_step,
     remembered,
+    sign,
+    watch,
 )
 from app.settings import load_settings
 from app.tasks import metrics, timetable
@@ -48,6 +56,9 @@ class OutboxScheduler(Scheduler):
         self._failures = 0
         self._clock_is_off = False
         self._entries: dict[str, tuple[Any, PeriodicEntry]] = {}
+        self._watches: dict[str, Watch] = {}
+        self._failing: dict[str, type[Exception]] = {}
+        self._signed_at: datetime | None = None
         super().__init__(*args, **kwargs)
         self._interval = load_settings().pump_interval_seconds
 
@@ -90,27 +101,68 @@ class OutboxScheduler(Scheduler):
         # beat remembers meanwhile is never ahead of ``now``.
         with db.reading_tables() as connection:
             seen = remembered(connection)
-        now = self._confirmed_now()
+        broker_now = self.broker.now()
+        now = self._confirmed_now(broker_now)
         if now is None:
             return 0
         enqueued = 0
+        kept: list[PeriodicEntry] = []
+        failed: list[PeriodicEntry] = []
+        sign_now = self._signed_at is None or broker_now - self._signed_at >= SIGN_EVERY
         for name in sorted(self.schedule):
+            entry, before = None, seen.get(name)
             try:
-                enqueued += self._enqueue(name, seen.get(name), now)
+                entry = self._periodic(name)
+                runs = self._enqueue(entry, before, now, broker_now)
             except SQLAlchemyError:
                 raise
-            except Exception:
+            except Exception as error:
                 # The others, and the pump, must not wait for somebody to mend this one.
-                logger.exception("beat entry %s cannot be enqueued", name)
+                self._note_failure(name, error)
+                if entry is not None and before is not None and in_force(entry, before):
+                    failed.append(entry)
+                continue
+            self._note_success(name)
+            if runs is None:
+                continue  # another beat was first: what is in force is read in the next tick
+            enqueued += runs
+            kept.append(entry)
+            # What is in force must soon be known to have been.
+            sign_now |= before is None or (
+                name not in self._watches and not in_force(entry, before)
+            )
+        if sign_now:
+            self._sign(kept, failed, now, broker_now)
         return enqueued
 
-    def _confirmed_now(self) -> datetime | None:
+    def _sign(
+        self,
+        kept: list[PeriodicEntry],
+        failed: list[PeriodicEntry],
+        now: datetime,
+        broker_now: datetime,
+    ) -> None:
+        host = socket.gethostname()
+        with db.transaction() as session:
+            sign(session, kept, through=now, at=broker_now, host=host)
+            sign(session, failed, through=None, at=broker_now, host=host)
+        self._signed_at = broker_now
+
+    def _note_failure(self, name: str, error: Exception) -> None:
+        if self._failing.get(name) is not type(error):
+            logger.exception("beat entry %s cannot be enqueued", name)
+        self._failing[name] = type(error)
+
+    def _note_success(self, name: str) -> None:
+        if self._failing.pop(name, None) is not None:
+            logger.info("beat entry %s can be enqueued again", name)
+
+    def _confirmed_now(self, broker_now: datetime) -> datetime | None:
         """The present instant; ``None`` where the broker's clock says that it is another one.
 
         A beat whose clock is ahead would fire early what another one, which is right, would
         take for a mistake and fire again.
         """
-        broker_now = self.broker.now()
         now = clock.utcnow()
         try:
             confirm_clock(now, broker_now=broker_now)
@@ -124,8 +176,14 @@ class OutboxScheduler(Scheduler):
         self._clock_is_off = False
         return now
 
-    def _enqueue(self, name: str, seen: Seen | None, now: datetime) -> int:
-        entry = self._periodic(name)
+    def _enqueue(
+        self, entry: PeriodicEntry, seen: Seen | None, now: datetime, broker_now: datetime
+    ) -> int | None:
+        """How many runs were enqueued; ``None`` where another beat was first."""
+        replaces = seen is not None and not in_force(entry, seen)
+        if seen is not None and replaces and not self._may_replace(entry, seen, broker_now):
+            return 0
+        self._watches.pop(entry.name, None)
         step = next_step(entry, seen, now)
         if step is None:
             return 0  # most ticks end here, without a write transaction
@@ -133,9 +191,37 @@ class OutboxScheduler(Scheduler):
             entry = timetable.evaluated(entry)
         with db.transaction() as session:
             runs = advance(session, entry, seen, step)
+        if runs is not None and seen is not None and replaces:
+            logger.warning(
+                "beat entry %s: the definition %s replaces %s",
+                entry.name,
+                entry.description,
+                seen.description or "one of a beat of an older version",
+            )
         if runs:
-            logger.info("due: %s (%s)", name, entry.task)
+            logger.info("due: %s (%s)", entry.name, entry.task)
         return runs
+
+    def _may_replace(self, entry: PeriodicEntry, seen: Seen, broker_now: datetime) -> bool:
+        """Whether this beat's definition takes the place of the one that is in force.
+
+        At once where no beat has ever had it: it was deployed. One that was replaced before
+        waits until no beat keeps the newer one.
+        """
+        with db.reading_tables() as connection:
+            if not is_known(connection, entry):
+                return True
+        before = self._watches.get(entry.name)
+        watched = self._watches[entry.name] = watch(seen, before, broker_now)
+        if before is None or before.of != watched.of:
+            logger.warning(
+                "beat entry %s: another definition is in force, %s; that of this beat, %s, waits "
+                "until no beat keeps the other one: stop the beat that is wrong",
+                entry.name,
+                seen.description or "of a beat of an older version",
+                entry.description,
+            )
+        return may_replace(seen, watched)
 
     @property
     def broker(self) -> Broker:

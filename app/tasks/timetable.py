@@ -1,5 +1,6 @@
 """Celery's schedule as beat takes it: each entry read, and refused where it cannot be kept."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -22,6 +23,8 @@ OPTIONS = ("catch_up", "priority", "queue")
 """The options of an entry that its outbox row can keep."""
 TRIED = 5
 """Due instants that are looked at before beat starts, to see that the schedule moves."""
+MOST_TEXT = 1000
+"""Characters of a description: a custom schedule's repr may be long."""
 CELERYS = (schedules.schedule, schedules.crontab, schedules.solar)
 
 
@@ -109,11 +112,15 @@ def periodic(name: str, entry: Any, app: Celery) -> PeriodicEntry:
         raise ValueError(f"catch_up {catch_up!r} is none of {', '.join(CatchUp)}")
     timetable, zone = _text(entry.schedule), _zone(entry.schedule, app)
     described = f"{timetable} {zone} {entry.task}"
+    arguments = json.dumps([entry.args or (), entry.kwargs or {}], default=_named, sort_keys=True)
+    policy = [catch_up, queue, priority]
+    whole = f"{described} {arguments} {policy}"
     return PeriodicEntry(
         name=name,
         task=entry.task,
         schedule_hash=sha256(described.encode()).hexdigest(),
-        description=_for_a_person(entry.schedule, zone),
+        definition=sha256(whole.encode()).hexdigest(),
+        description=_for_a_person(entry.schedule, zone, options),
         next_due=partial(next_due, entry.schedule),
         args=tuple(entry.args or ()),
         kwargs=dict(entry.kwargs or {}),
@@ -158,17 +165,30 @@ def _seconds(length: timedelta) -> str:
 
 def _zone(timetable: Any, app: Celery) -> str:
     """The time zone that the schedule goes by: the app's, or one of its own."""
+    if is_interval(timetable):
+        return "UTC"  # its due instants are the same everywhere
     own = getattr(timetable, "tz", None)
     return str(app.conf.timezone if own is None or own == app.timezone else own)
 
 
-def _for_a_person(timetable: Any, zone: str) -> str:
+def _for_a_person(timetable: Any, zone: str, options: Mapping[str, Any]) -> str:
     if is_interval(timetable):
-        return _every(timetable)
-    text = repr(timetable)
-    if type(timetable) in (crontab, schedules.crontab):
-        text = text.removeprefix("<crontab: ").removesuffix(" (m/h/dM/MY/d)>")
-    return f"{text} {zone}"
+        text = _every(timetable)
+    else:
+        text = repr(timetable)
+        if type(timetable) in (crontab, schedules.crontab):
+            text = text.removeprefix("<crontab: ").removesuffix(" (m/h/dM/MY/d)>")
+        text = f"{text} {zone}"
+    with_options = [text, *(f"{name}={value}" for name, value in sorted(options.items()))]
+    return ", ".join(with_options)[:MOST_TEXT]
+
+
+def _named(argument: Any) -> str:
+    """What stands for an argument that is not JSON: the same in each process."""
+    what: Any = type(argument)
+    if isinstance(argument, BeatLazyFunc):
+        what = vars(argument)["_func"]
+    return f"{getattr(what, '__module__', '')}.{getattr(what, '__qualname__', '')}"
 
 
 def _check_kind(timetable: Any) -> None:

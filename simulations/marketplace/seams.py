@@ -103,10 +103,10 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def _told(deployment: Deployment, step_of: Callable[..., int]) -> Callable[..., int]:
+def _told(deployment: Deployment, step_of: Callable[..., int | None]) -> Callable[..., int | None]:
     """The scheduler's step, whose runs are in the trace once they are committed."""
 
-    def told(session: Any, entry: Any, seen: Any, step: Any) -> int:
+    def told(session: Any, entry: Any, seen: Any, step: Any) -> int | None:
         runs = step_of(session, entry, seen, step)
         if runs:
             process = deployment.loop.current

@@ -3,11 +3,12 @@ from itertools import groupby
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete
+from sqlalchemy import Engine, delete, update
 
 from app import db
 from app.models import BeatEntry, OutboxEntry
 from app.outbox.schedule import (
+    ABSENT_AFTER,
     CLOCK_STEP,
     LATE,
     MICROSECOND,
@@ -19,8 +20,12 @@ from app.outbox.schedule import (
     Seen,
     advance,
     confirm_clock,
+    in_force,
+    may_replace,
     next_step,
     remembered,
+    sign,
+    watch,
 )
 from tests.fakes import FakeBroker, FakeClock
 
@@ -59,7 +64,11 @@ class Beat:
         if step is None:
             return False
         with db.transaction() as session:
-            return advance(session, chosen, seen, step) > 0
+            return bool(advance(session, chosen, seen, step))
+
+    def sign(self, entry: PeriodicEntry) -> None:
+        with db.transaction() as session:
+            sign(session, [entry], through=self.now.now, at=self.now.now, host="here")
 
     def tick(self, entry: PeriodicEntry | None = None) -> bool:
         return self.write(self.read(), entry)
@@ -241,17 +250,135 @@ def test_beats_whose_clocks_are_seconds_apart_fire_once(
     assert dues(broker) == due
 
 
-def test_a_changed_schedule_starts_anew(
+def test_a_changed_schedule_goes_on_from_where_the_old_one_was_kept(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat, each = Beat(now), hourly(catch_up=CatchUp.EACH)
+    beat.tick(each)
+    beat.sign(each)
+    now.advance(hours=3)
+    changed = hourly("changed", catch_up=CatchUp.EACH)
+    assert beat.tick(changed)
+    assert dues(broker) == [now.now - 2 * HOUR, now.now - HOUR, now.now]
+    assert not beat.tick(changed)
+
+
+def test_a_schedule_of_an_older_version_is_taken_as_kept_until_a_moment_ago(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    """It gave no sign of life: what it did not keep may be lost, what it kept is not doubled."""
+    beat, each = Beat(now), hourly(catch_up=CatchUp.EACH)
+    beat.tick(each)
+    now.advance(hours=3, seconds=ABSENT_AFTER.total_seconds())
+    assert beat.tick(hourly("changed", catch_up=CatchUp.EACH))
+    assert dues(broker) == [now.now - ABSENT_AFTER]
+
+
+def seen_of(entry: PeriodicEntry, now: datetime, **of_its_definition: Any) -> Seen:
+    return Seen(entry.schedule_hash, now, entry.definition, **of_its_definition)
+
+
+def test_a_definition_of_which_only_the_arguments_differ_is_another_one(now: FakeClock) -> None:
+    one, other = hourly(definition="a"), hourly(definition="b")
+    assert in_force(one, seen_of(one, now.now))
+    assert not in_force(one, seen_of(other, now.now))
+    assert in_force(one, seen_of(other, now.now)._replace(definition=None)), "an older version's"
+
+
+def test_a_definition_that_was_replaced_waits_until_no_beat_has_kept_the_newer_one(
+    now: FakeClock,
+) -> None:
+    newer = hourly("newer", definition="b")
+    watched = None
+    sign = now.now
+    while now.now < sign + 2 * ABSENT_AFTER:
+        seen = seen_of(newer, sign, seen_at=sign)
+        watched = watch(seen, watched, now.now)
+        assert may_replace(seen, watched) is (now.now - sign >= ABSENT_AFTER)
+        now.advance(seconds=1)
+
+
+@pytest.mark.parametrize("gap", [ABSENT_AFTER, timedelta(hours=1), timedelta(seconds=-1)])
+def test_after_an_outage_the_watch_begins_again(now: FakeClock, gap: timedelta) -> None:
+    """Nobody could give a sign of life: that none is there says nothing."""
+    seen = seen_of(hourly("newer", definition="b"), now.now, seen_at=now.now)
+    watched = watch(seen, None, now.now)
+    now.now += gap
+    watched = watch(seen, watched, now.now)
+    assert not may_replace(seen, watched)
+    for _ in range(3):
+        now.now += ABSENT_AFTER / 2
+        watched = watch(seen, watched, now.now)
+    assert may_replace(seen, watched)
+
+
+def test_another_definition_is_watched_anew(now: FakeClock) -> None:
+    one, other = (seen_of(hourly(name, definition=name), now.now) for name in ("b", "c"))
+    watched = watch(one, None, now.now)
+    for _ in range(4):
+        now.now += ABSENT_AFTER / 2
+        watched = watch(one, watched, now.now)
+    assert may_replace(one, watched)
+    assert not may_replace(other, watch(other, watched, now.now))
+
+
+def test_what_was_read_before_another_definition_came_into_force_is_not_taken(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    """Also where only the arguments differ and the last due instant is the same."""
+    beat, old, new = Beat(now), hourly(definition="a"), hourly(definition="b")
+    beat.tick(old)
+    beat.sign(old)
+    read_by_the_old_one = beat.read()
+    now.advance(seconds=10)
+    beat.tick(new)
+    now.advance(hours=1)
+    assert not beat.write(read_by_the_old_one, old)
+    seen = beat.read()
+    assert seen is not None
+    assert in_force(new, seen)
+
+
+def test_an_entry_that_an_older_version_fired_gets_its_next_due_instant_again(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    """Else it would seem overdue from the instant on that the older version fired."""
+    beat = Beat(now)
+    beat.tick()
+    started = now.now
+    now.advance(hours=1)
+    with db.transaction() as session:
+        session.execute(update(BeatEntry).values(last_due=now.now))
+    beat.tick()
+    assert broker.pushed == []
+    seen = beat.read()
+    assert seen is not None
+    assert seen.next_due == started + 2 * HOUR
+
+
+def test_a_run_is_remembered_with_its_entry_of_the_outbox(
     database: Engine, broker: FakeBroker, now: FakeClock
 ) -> None:
     beat = Beat(now)
     beat.tick()
-    now.advance(hours=3)
-    changed = hourly("changed")
-    assert not beat.tick(changed)
-    assert not beat.tick(changed)
-    now.advance(hours=1)
-    assert beat.tick(changed)
+    now.advance(hours=1, seconds=2)
+    beat.tick()
+    with db.reading() as session:
+        entry = session.get_one(BeatEntry, "reminders")
+    assert (entry.last_run_due, entry.last_run_at) == (now.now - timedelta(seconds=2), now.now)
+    assert entry.last_run_id == broker.pushed[0].id
+
+
+def test_what_is_left_out_is_not_a_run(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat, skip = Beat(now), hourly(catch_up=CatchUp.SKIP)
+    beat.tick(skip)
+    now.advance(hours=1, minutes=30)
+    beat.tick(skip)
+    with db.reading() as session:
+        entry = session.get_one(BeatEntry, "reminders")
+    assert (entry.last_run_at, entry.next_due) == (None, now.now + timedelta(minutes=30))
 
 
 def test_a_clock_that_was_far_ahead_does_not_silence_an_entry(

@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from app import db, outbox
 from app.models import BeatEntry, OutboxEntry
+from app.outbox.enqueue import enqueue_run
 from app.outbox.publish import BATCH
 from app.outbox.pump import HOOK_GRACE
 from app.settings import load_settings
@@ -203,18 +204,190 @@ def test_a_beat_that_was_killed_and_started_again_catches_up_with_one_run(
     assert last_due() == {"reminders": now.now - timedelta(seconds=30)}
 
 
-def test_a_changed_timetable_starts_anew(
+def test_a_changed_timetable_goes_on_from_where_the_old_one_was_kept(
     beat: OutboxScheduler, broker: FakeBroker, now: FakeClock, timetable: Schedule
 ) -> None:
     beat.tick()
-    now.advance(minutes=10)
+    now.advance(minutes=12)
     timetable["reminders"]["schedule"] = crontab(minute="*/5")
     changed = OutboxScheduler(app=celery_app)
     changed.tick()
-    assert broker.pushed == []
-    now.advance(minutes=5)
-    changed.tick()
-    assert len(broker.pushed) == 1
+    (message,) = broker.pushed
+    assert message.due_instant == now.now - timedelta(minutes=2)
+
+
+def changed(timetable: Schedule, **fields: Any) -> OutboxScheduler:
+    """A beat of a version in which the entry differs in these fields."""
+    timetable["reminders"] |= fields
+    return OutboxScheduler(app=celery_app)
+
+
+def fire_every_minute(now: FakeClock, minutes: float, *beats: OutboxScheduler) -> None:
+    """Let the beats tick through the minutes."""
+    for _ in range(int(minutes * 6)):
+        now.advance(seconds=10)
+        for each in beats:
+            each.tick()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"schedule": crontab(minute="*/2")},
+        {"task": "app.tasks.health.health_check"},
+        {"args": (1,)},
+        {"kwargs": {"x": 1}},
+        {"options": {"queue": "email"}},
+        {"options": {"priority": 0}},
+        {"options": {"catch_up": "skip"}},
+    ],
+    ids=str,
+)
+def test_of_two_beats_whose_entries_differ_the_newer_one_fires_and_each_logs_it_once(
+    beat: OutboxScheduler,
+    broker: FakeBroker,
+    now: FakeClock,
+    timetable: Schedule,
+    caplog: pytest.LogCaptureFixture,
+    fields: dict[str, Any],
+) -> None:
+    beat.tick()
+    newer = changed(timetable, **fields)
+    fire_every_minute(now, 6, beat, newer)
+    fire_every_minute(now, 4, newer, beat)
+    dues = [message.due_instant for message in broker.pushed]
+    assert dues == sorted(set(dues))
+    assert len(dues) == (5 if "schedule" in fields else 10)
+    first = broker.pushed[1]
+    expected = {"args": [], "kwargs": {}, "task": TASK} | fields
+    assert (list(first.args), first.kwargs) == (list(expected["args"]), expected["kwargs"])
+    assert first.task == expected["task"]
+    said = [r.message for r in caplog.records if "beat entry reminders" in r.message]
+    assert len(said) == 2
+    assert "replaces * * * * * US/Eastern" in said[0]
+    assert "that of this beat, * * * * * US/Eastern, waits" in said[1]
+
+
+def test_in_a_roll_back_the_old_definition_goes_on_where_the_newer_one_ended(
+    beat: OutboxScheduler, broker: FakeBroker, now: FakeClock, timetable: Schedule
+) -> None:
+    timetable["reminders"]["options"] = {"catch_up": "each"}
+    beat = OutboxScheduler(app=celery_app)
+    beat.tick()
+    newer = changed(timetable, args=("newer",))
+    fire_every_minute(now, 3, newer)
+    rolled_back = changed(timetable, args=())
+    fire_every_minute(now, 2, newer, rolled_back)
+    fire_every_minute(now, 5, rolled_back)
+    dues = [message.due_instant for message in broker.pushed]
+    assert dues == [now.now - n * timedelta(minutes=1) for n in reversed(range(10))]
+    assert [list(message.args) for message in broker.pushed] == [["newer"]] * 5 + [[]] * 5
+
+
+def test_an_old_beat_that_is_started_again_hours_later_changes_nothing(
+    beat: OutboxScheduler, broker: FakeBroker, now: FakeClock, timetable: Schedule
+) -> None:
+    beat.tick()
+    newer = changed(timetable, args=("newer",))
+    newer.tick()
+    fire_every_minute(now, 60, newer)
+    forgotten = changed(timetable, args=())
+    fire_every_minute(now, 10, forgotten, newer)
+    assert {tuple(message.args) for message in broker.pushed} == {("newer",)}
+    assert len(broker.pushed) == 70
+
+
+def test_after_an_outage_no_beat_takes_the_definition_in_force_for_abandoned(
+    beat: OutboxScheduler, broker: FakeBroker, now: FakeClock, timetable: Schedule
+) -> None:
+    beat.tick()
+    newer = changed(timetable, args=("newer",))
+    fire_every_minute(now, 3, newer, beat)
+    broker.down = True
+    fire_every_minute(now, 10, newer, beat)
+    broker.down = False
+    fire_every_minute(now, 3, beat, newer)
+    assert {tuple(message.args) for message in broker.pushed} == {("newer",)}
+
+
+def test_an_entry_that_the_newer_version_lacks_is_fired_by_the_old_beat_until_it_ends(
+    beat: OutboxScheduler, broker: FakeBroker, now: FakeClock, timetable: Schedule
+) -> None:
+    beat.tick()
+    del timetable["reminders"]
+    newer = OutboxScheduler(app=celery_app)
+    fire_every_minute(now, 3, newer, beat)
+    fire_every_minute(now, 3, newer)
+    assert len(broker.pushed) == 3
+
+
+def test_an_entry_that_the_newer_version_adds_starts_with_it(
+    beat: OutboxScheduler, broker: FakeBroker, now: FakeClock, timetable: Schedule
+) -> None:
+    beat.tick()
+    timetable["added"] = {"task": TASK, "schedule": crontab(), "args": ("added",)}
+    newer = OutboxScheduler(app=celery_app)
+    fire_every_minute(now, 3, newer, beat)
+    assert sum(list(message.args) == ["added"] for message in broker.pushed) == 3
+    assert len(broker.pushed) == 6
+
+
+def write_as_an_older_version(entry_hash: str, now: FakeClock) -> None:
+    """What a beat of the version without definitions does at each tick."""
+    with db.transaction() as session:
+        row = session.get_one(BeatEntry, "reminders")
+        if row.schedule_hash != entry_hash:
+            row.schedule_hash, row.last_due = entry_hash, now.now
+        else:
+            minute = now.now.replace(second=0, microsecond=0)
+            if row.last_due < minute:
+                row.last_due = minute
+                enqueue_run(session, TASK, ("older",), {}, due_instant=minute)
+
+
+def test_beside_a_beat_of_an_older_version_with_another_schedule_the_entry_is_not_silent(
+    beat: OutboxScheduler, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat.tick()
+    started = now.now
+    for _ in range(60 * 6):
+        now.advance(seconds=10)
+        beat.tick()
+        write_as_an_older_version("older", now)
+    dues = [message.due_instant for message in broker.pushed]
+    assert len(dues) == len(set(dues))
+    assert set(dues) <= {started + n * timedelta(minutes=1) for n in range(1, 61)}
+    assert len(dues) >= 30
+
+
+class MovesUntil(schedule):
+    """An interval that stops moving."""
+
+    end: datetime
+
+    def remaining_estimate(self, last_run_at: datetime) -> timedelta:
+        return timedelta(minutes=1) if last_run_at < self.end else timedelta(0)
+
+    def __repr__(self) -> str:
+        return "<moves until>"
+
+
+def test_a_schedule_that_stops_moving_is_logged_once_and_holds_up_nothing(
+    broker: FakeBroker, now: FakeClock, timetable: Schedule, caplog: pytest.LogCaptureFixture
+) -> None:
+    stuck = MovesUntil(60)
+    stuck.end = now.now + timedelta(minutes=2)
+    timetable["stuck"] = {"task": TASK, "schedule": stuck, "args": ("stuck",)}
+    beat = OutboxScheduler(app=celery_app)
+    beat.tick()
+    fire_every_minute(now, 10, beat)
+    runs = [list(message.args) for message in broker.pushed]
+    assert (runs.count(["stuck"]), runs.count([])) == (2, 10)
+    said = [r for r in caplog.records if r.message == "beat entry stuck cannot be enqueued"]
+    assert len(said) == 1
+    with db.reading() as session:
+        entry = session.get_one(BeatEntry, "stuck")
+    assert entry.next_due == stuck.end, "it has been overdue since then"
 
 
 def test_an_unfinished_backlog_makes_the_next_tick_come_at_once(
