@@ -9,35 +9,24 @@ from random import Random
 from time import monotonic
 from zoneinfo import ZoneInfo
 
-from scripts.prove_dst import (
-    ALL_DAYS,
-    ALL_HOURS,
-    ALL_MINUTES,
-    ALL_MONTHS,
-    ALL_WEEKDAYS,
-    Fields,
-    due_instants,
-    read_clock,
-)
+from scripts.prove_dst import Fields, due_instants, read_clock
 from scripts.schedule_year.findings import DAY, Findings, by_day, by_instant
 from scripts.schedule_year.world import made_world
+from simulations.marketplace import timetable
 
 MINUTE = timedelta(minutes=1)
 MINUTELY = "health-check"
 
 
-def _fields(minute: set[int], hour: set[int]) -> Fields:
-    return Fields(minute, hour, ALL_DAYS, ALL_MONTHS, ALL_WEEKDAYS)
-
-
 README = {
-    "session-cleanup": _fields({0}, ALL_HOURS),
-    "booking-reminders": _fields({0, 30}, ALL_HOURS),
-    "daily-analytics": _fields({0}, {2}),
-    "notification-cleanup": _fields({0}, {3}),
-    "no-show-check": _fields({0, 15, 30, 45}, ALL_HOURS),
-    "availability-cache": _fields(set(range(0, 60, 5)), ALL_HOURS),
-    MINUTELY: _fields(ALL_MINUTES, ALL_HOURS),
+    name: Fields(
+        set(entry.minutes),
+        set(entry.hours),
+        set(entry.days),
+        set(entry.months),
+        set(entry.weekdays),
+    )
+    for name, entry in timetable.README.items()
 }
 
 

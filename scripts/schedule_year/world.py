@@ -136,6 +136,7 @@ class World:
         self._kill_in: int | None = None
         self._other: tuple[int, Beat, datetime] | None = None
         self._in_transaction = False
+        self._put_in_force: set[str] = set()
         with engine.begin() as connection:
             connection.exec_driver_sql("CREATE TABLE planned (task, due)")
             connection.exec_driver_sql(
@@ -148,6 +149,7 @@ class World:
 
     def put_in_force(self, entries: Sequence[str]) -> None:
         """Start both beats anew, with these entries."""
+        self._put_in_force.update(entries)
         celery_app.conf.beat_schedule = {name: BEAT_SCHEDULE[name] for name in entries}
         for beat in self.beats:
             beat.start()
@@ -221,7 +223,7 @@ class World:
 
     def planned(self) -> Counter[Run]:
         """The runs that beats have planned, as the database itself noted them."""
-        names = {str(entry["task"]): name for name, entry in BEAT_SCHEDULE.items()}
+        names = {str(BEAT_SCHEDULE[name]["task"]): name for name in self._put_in_force}
         with self.engine.begin() as connection:
             rows = connection.exec_driver_sql("SELECT task, due FROM planned").all()
         return Counter(

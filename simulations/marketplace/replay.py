@@ -34,7 +34,7 @@ from simulations.marketplace.plan import Plan
 from simulations.marketplace.population import Population, Storm
 from simulations.marketplace.seams import QuietBeat, seams, settings_in_force
 from simulations.marketplace.slot_cache import MemorySlotCache
-from simulations.marketplace.timetable import README
+from simulations.marketplace.timetable import entries
 
 STRIDE = timedelta(minutes=30)
 InvariantT = TypeVar("InvariantT", bound=Invariant)
@@ -177,7 +177,7 @@ class Replay:
             trace_hash=trace.hash,
             events=trace.lines,
             wall_seconds=wall_seconds() - self.began,
-            beat={name: self.figures.beat[name] for name in README},
+            beat={name: self.figures.beat[name] for name in entries()},
             tasks={name: dict(counts) for name, counts in sorted(self.figures.tasks.items())},
             queues=self.figures.queues(),
             mails={

@@ -127,7 +127,7 @@ def test_a_day_writes_its_figures_and_a_trace_with_the_hash_that_it_prints(tmp_p
         "python simulations/day.py --date 2026-11-01 --seed 9 --bookings 8"
     )
     assert set(figures["invariants"].values()) == {"held"}
-    assert figures["beat"] == {
+    of_the_readme = {
         "session-cleanup": 25,
         "booking-reminders": 50,
         "daily-analytics": 1,
@@ -136,6 +136,7 @@ def test_a_day_writes_its_figures_and_a_trace_with_the_hash_that_it_prints(tmp_p
         "availability-cache": 300,
         "health-check": 1500,
     }
+    assert of_the_readme.items() <= figures["beat"].items()
     first = json.loads(lines.splitlines()[0])
     assert {"t", "event"} <= set(first)
     assert {"runs", "succeeded", "failed", "retried", "redelivered"} <= set(

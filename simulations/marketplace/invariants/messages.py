@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from app import db
 from app.models import EmailKind, EmailMessage, OutboxEntry
+from app.routing import QUEUES
 from app.services.email import DELIVER
 from simulations.engine.figures import ENDS
 from simulations.marketplace.invariants.invariant import SLACK, Invariant
@@ -17,18 +18,10 @@ from simulations.marketplace.invariants.invariant import SLACK, Invariant
 if TYPE_CHECKING:
     from simulations.marketplace.replay import Replay
 
-URGENCIES = {
-    "bookings": 7,
-    "email": 5,
-    "notifications": 5,
-    "celery": 5,
-    "cache": 4,
-    "analytics": 3,
-    "maintenance": 1,
-}
-"""The README's table."""
+URGENCIES = {spec.name: spec.urgency for spec in QUEUES}
+"""Compared with the README's table in ``tests/unit/test_docs.py``."""
 ABOVE_ALL = "app.tasks.email.send_password_reset"
-"""With the delivery of its mail, at an urgency of its own: the README's table again."""
+"""With the delivery of its mail, at an urgency of its own."""
 
 
 class UrgentFirst(Invariant):

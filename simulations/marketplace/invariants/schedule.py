@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from simulations.marketplace.faults import BEAT_FAULTS
 from simulations.marketplace.invariants.invariant import Invariant
-from simulations.marketplace.timetable import README, due_instants
+from simulations.marketplace.timetable import due_instants, entries
 
 if TYPE_CHECKING:
     from simulations.marketplace.replay import Replay
 
-EACH = "daily-analytics"
-"""The entry whose missed runs are all made up for: each day has a row of its own."""
-SKIPPED = "health-check"
-
 
 class EachDueInstantOnce(Invariant):
     name = "each due instant once"
-    sentence = "Each due instant of the README's table has one run; none is run that is not due."
+    sentence = "Each due instant of the schedule has one run; none is run that is not due."
 
     def __init__(self, replay: Replay) -> None:
         super().__init__(replay)
@@ -37,23 +33,25 @@ class EachDueInstantOnce(Invariant):
 
     def conclude(self) -> None:
         replay = self.replay
-        for entry, when in README.items():
+        for entry, when in entries().items():
             due = set(due_instants(when, start=replay.start, end=replay.end, zone=replay.zone))
             ran = {each for each in self.runs[entry] if replay.start <= each < replay.end}
             if extra := sorted(ran - due):
                 self.broken(f"{entry} ran at {extra[0].isoformat()}, when it was not due", entry)
             missing = sorted(due - ran)
-            if missing and not self._excused(entry, missing):
+            if missing and not self._excused(entry, when.missed, missing):
                 self.broken(
                     f"{entry} has no run for {len(missing)} of {len(due)} due instants, the first "
                     f"{missing[0].isoformat()}",
                     entry,
                 )
 
-    def _excused(self, entry: str, missing: list[datetime]) -> bool:
+    def _excused(self, entry: str, policy: str, missing: list[datetime]) -> bool:
         """Whether a fault let a later run stand for the missed ones, or nobody needs them."""
-        if entry == EACH or not any(fault.kind in BEAT_FAULTS for fault in self.replay.plan.faults):
+        if policy == "each" or not any(
+            fault.kind in BEAT_FAULTS for fault in self.replay.plan.faults
+        ):
             return False
-        if entry == SKIPPED:
+        if policy == "skip":
             return True
         return all(any(run > instant for run in self.runs[entry]) for instant in missing)

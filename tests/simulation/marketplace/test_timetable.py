@@ -1,4 +1,4 @@
-"""The replay's own reading of the README's table, against the other independent one."""
+"""The oracle of the schedule, compared with the table in the code."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from app.tasks.celery_config import BEAT_ENTRIES
-from simulations.marketplace.timetable import README, due_instants
+from app.outbox.schedule import CatchUp
+from app.tasks.celery_config import BEAT_ENTRIES, Periodic
+from app.tasks.schedules import crontab
+from simulations.marketplace import timetable
+from simulations.marketplace.timetable import README, due_instants, entries, in_the_code
 from tests.simulation.engine.toys import HOUR
 
 EASTERN = ZoneInfo("US/Eastern")
@@ -19,11 +22,40 @@ def of(name: str, day: date) -> list[datetime]:
         datetime.combine(each, time(), EASTERN).astimezone(UTC)
         for each in (day, day + timedelta(days=1))
     )
-    return list(due_instants(README[name], start=start, end=end, zone=EASTERN))
+    return list(due_instants(entries()[name], start=start, end=end, zone=EASTERN))
 
 
-def test_it_has_the_entries_of_the_schedule() -> None:
-    assert set(README) == {entry.name for entry in BEAT_ENTRIES}
+def test_the_code_keeps_the_entries_of_the_readme() -> None:
+    found = in_the_code()
+    changed = [name for name, entry in README.items() if found.get(name) != entry]
+    assert changed == [], (
+        f"BEAT_ENTRIES in app/tasks/celery_config.py differs for {changed}: change README in "
+        "simulations/marketplace/timetable.py and the table under Queues in README.md as well"
+    )
+
+
+def test_an_entry_that_the_readme_does_not_name_is_read_off_the_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mondays = Periodic(
+        "mondays", "app.tasks.x.y", crontab(minute=30, hour="2,5", day_of_week=1), CatchUp.EACH
+    )
+    monkeypatch.setattr(timetable, "BEAT_ENTRIES", (*BEAT_ENTRIES, mondays))
+    assert entries().keys() == {*README, "mondays"}
+    assert entries()["mondays"].missed == "each"
+    monday, tuesday = date(2026, 7, 13), date(2026, 7, 14)
+    hours = [each.astimezone(EASTERN).strftime("%H:%M") for each in of("mondays", monday)]
+    assert hours == ["02:30", "05:30"]
+    assert of("mondays", tuesday) == []
+
+
+def test_a_given_hour_that_is_shown_twice_is_due_when_it_is_shown_first() -> None:
+    entry = timetable.Entry(frozenset({30}), frozenset({1}))
+    start = datetime(2026, 11, 1, 4, tzinfo=UTC)
+    due = list(due_instants(entry, start=start, end=start + 24 * HOUR, zone=EASTERN))
+    assert due == [datetime(2026, 11, 1, 5, 30, tzinfo=UTC)]
+    between = datetime(2026, 11, 1, 6, tzinfo=UTC)  # the clock has just been put back
+    assert list(due_instants(entry, start=between, end=between + HOUR, zone=EASTERN)) == []
 
 
 @pytest.mark.parametrize(
