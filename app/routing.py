@@ -1,7 +1,8 @@
-"""The table of queues: how urgent each is, and which tasks go to it.
+"""The table of queues: how urgent each is, and which modules' tasks go to it.
 
-Celery's queues and routes, the workers' groups, the docs' table and the load tests are
-all made from it.
+Celery's queues and routes, the workers' groups and the simulator's idea of what is urgent
+are derived from it. What else names a queue is compared with it by a test, which says what
+to add.
 """
 
 from dataclasses import dataclass
@@ -14,23 +15,37 @@ class QueueSpec:
     name: str
     urgency: int
     """0 to 9; work of a higher urgency always goes first."""
-    module: str
-    """The module under ``app.tasks`` whose tasks go to this queue."""
     bulk: bool = False
     """Slow work, which a worker group of its own keeps from starving."""
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules under ``app.tasks`` whose row names this queue."""
+        return tuple(module for module, queue in QUEUE_BY_MODULE.items() if queue == self.name)
+
 
 QUEUES = (
-    QueueSpec("bookings", urgency=7, module="bookings"),  # a lesson's state; people act on it
-    QueueSpec("email", urgency=5, module="email"),  # somebody waits for it in the inbox
-    QueueSpec("notifications", urgency=5, module="notifications"),  # the same, in the app
-    QueueSpec("celery", urgency=5, module="health"),  # Celery's default: whatever names no other
-    QueueSpec("cache", urgency=4, module="cache", bulk=True),  # stale for minutes, never wrong
-    QueueSpec("analytics", urgency=3, module="analytics", bulk=True),  # read the next morning
-    QueueSpec("maintenance", urgency=1, module="cleanup", bulk=True),  # nobody notices an hour
+    QueueSpec("bookings", urgency=7),  # a lesson's state; people act on it
+    QueueSpec("email", urgency=5),  # somebody waits for it in the inbox
+    QueueSpec("notifications", urgency=5),  # the same, in the app
+    QueueSpec("celery", urgency=5),  # Celery's default: whatever names no other
+    QueueSpec("cache", urgency=4, bulk=True),  # stale for minutes, never wrong
+    QueueSpec("analytics", urgency=3, bulk=True),  # read the next morning
+    QueueSpec("maintenance", urgency=1, bulk=True),  # nobody notices an hour
 )
 
 DEFAULT_QUEUE = "celery"
+
+# A module under app.tasks that has no row here shares the default queue.
+QUEUE_BY_MODULE = {
+    "analytics": "analytics",
+    "bookings": "bookings",
+    "cache": "cache",
+    "cleanup": "maintenance",
+    "email": "email",
+    "health": "celery",
+    "notifications": "notifications",
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,6 @@ WORKER_GROUPS = (
     WorkerGroup("celery_worker_bulk", tuple(spec.name for spec in QUEUES if spec.bulk)),
 )
 
-_BY_MODULE = {spec.module: spec for spec in QUEUES}
 _BY_NAME = {spec.name: spec for spec in QUEUES}
 
 
@@ -55,7 +69,7 @@ def queue_for(task: str) -> QueueSpec:
     """The queue of a task named ``app.tasks.<module>.<function>``; the default for others."""
     package, _, rest = task.partition(".tasks.")
     module = rest.partition(".")[0] if package == "app" else ""
-    return _BY_MODULE.get(module, _BY_NAME[DEFAULT_QUEUE])
+    return _BY_NAME[QUEUE_BY_MODULE.get(module, DEFAULT_QUEUE)]
 
 
 def is_queue(name: str) -> bool:

@@ -11,7 +11,16 @@ from app.routing import DEFAULT_QUEUE, MOST_URGENT, QUEUES, queue_for, wire_prio
 from app.settings import Settings
 from app.tasks.schedules import crontab
 
-TASK_MODULES = ("analytics", "bookings", "cache", "cleanup", "email", "health", "notifications")
+# A module's tasks go to its queue in app/routing.py; without a row there, to the default one.
+TASK_MODULES = (
+    "analytics",
+    "bookings",
+    "cache",
+    "cleanup",
+    "email",
+    "health",
+    "notifications",
+)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from scripts.benchmarks.runs import BACKLOG, BUSY_SECONDS, mark
 
 def name_in(spec: QueueSpec) -> str:
     """A no-op in that queue: its module is what routes it."""
-    return f"app.tasks.{spec.module}.benchmark"
+    return f"app.tasks.{spec.modules[0]}.benchmark"
 
 
 WITH_ROW = "row "

@@ -11,7 +11,7 @@ __all__ = ["celery_app", "name_of"]
 
 def name_of(spec: QueueSpec) -> str:
     """The task of the queue: its module is what routes it there."""
-    return f"app.tasks.{spec.module}.live_job"
+    return f"app.tasks.{spec.modules[0]}.live_job"
 
 
 def live_job(self: BaseTask, job: str, seconds: float = 0.0) -> None:

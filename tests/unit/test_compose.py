@@ -27,7 +27,10 @@ def option(service: dict[str, Any], name: str) -> str | None:
 def test_a_worker_group_takes_from_the_queues_of_its_row(group: Any) -> None:
     named = option(SERVICES[group.name], "-Q")
     every_queue = WORKER_GROUPS[0].queues
-    assert (tuple(named.split(",")) if named else every_queue) == group.queues
+    taken = tuple(named.split(",")) if named else every_queue
+    assert taken == group.queues, (
+        f"docker-compose.celery.yml, {group.name}: write -Q {','.join(group.queues)}"
+    )
 
 
 def test_there_is_no_other_worker() -> None:

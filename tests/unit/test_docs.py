@@ -11,6 +11,7 @@ from app.routing import DEFAULT_QUEUE, QUEUES
 from app.settings import Settings
 from app.tasks import metrics
 from app.tasks.celery_config import BEAT_ENTRIES
+from simulations.marketplace import timetable as oracle
 from simulations.marketplace.invariants import INVARIANTS
 from tests.exported import exported, full_name
 
@@ -19,18 +20,67 @@ PLACEHOLDER = "app/tasks/module.py"
 """Stands in the README for a module that the reader adds."""
 
 
+def add_to(page: str, lines: list[str]) -> list[str]:
+    """Return a line for each of ``lines`` that the page lacks, which says where to add it."""
+    present = (ROOT / page).read_text().splitlines()
+    return [f"add to {page}: {line}" for line in lines if line not in present]
+
+
 def test_the_readmes_queues_are_those_of_the_table() -> None:
-    readme = (ROOT / "README.md").read_text()
-    rows = [line.split("|")[1:4] for line in readme.splitlines() if "`app.tasks." in line]
-    documented = {
-        (name.split()[0], int(urgency), tasks.split("`")[1])
-        for name, urgency, tasks in rows
-        if urgency.strip().isdecimal()
-    }
-    assert documented == {
-        (spec.name, spec.urgency, f"app.tasks.{spec.module}.*") for spec in QUEUES
-    }
-    assert f"{DEFAULT_QUEUE} (default)" in readme
+    lines = []
+    for spec in QUEUES:
+        name, tasks = spec.name, ", ".join(f"`app.tasks.{module}.*`" for module in spec.modules)
+        if name == DEFAULT_QUEUE:
+            name, tasks = f"{name} (default)", f"{tasks}, and whatever names no other"
+        lines.append(f"| {name} | {spec.urgency} | {tasks} |")
+    assert add_to("README.md", lines) == []
+    rows = [
+        line
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if re.match(r"\| [\w ()]+ \| \d \| `app\.tasks\.", line)
+    ]
+    assert rows == lines, "README.md, Queues: one row for each queue, in the order of QUEUES"
+
+
+def test_the_readmes_schedule_is_the_oracles() -> None:
+    rows = (ROOT / "README.md").read_text().partition("| what | when |\n|---|---|\n")[2]
+    documented = []
+    for line in rows.partition("\n\n")[0].splitlines():
+        when = line.split("|")[2].strip()
+        documented.append(
+            f"0 {int(when[:2])}"
+            if re.fullmatch(r"\d\d:00", when)
+            else {
+                "hourly": "0 *",
+                "every 30 min": "*/30 *",
+                "every 15 min": "*/15 *",
+                "every 5 min": "*/5 *",
+                "every minute": "* *",
+            }[when]
+        )
+    expected = []
+    for entry in oracle.README.values():
+        step = 60 // len(entry.minutes)
+        minute = {1: "*", 60: "0"}.get(step, f"*/{step}")
+        hour = "*" if entry.hours == oracle.EVERY_HOUR else str(*entry.hours)
+        expected.append(f"{minute} {hour}")
+    assert documented == expected, (
+        "change the table in README.md and README in simulations/marketplace/timetable.py together"
+    )
+
+
+def test_every_list_of_the_slow_queues_is_complete() -> None:
+    """What a page tells an operator to type after ``-Q``, and what it says in prose."""
+    bulk = [spec.name for spec in QUEUES if spec.bulk]
+    urgent = {spec.name for spec in QUEUES if not spec.bulk}
+    listed = re.compile(rf"\b{bulk[0]}(?:, ?\w+)+")
+    wrong = [
+        f"{named(page)}: write {','.join(bulk)} for {found}"
+        for page in pages()
+        for found in listed.findall(page.read_text())
+        if not urgent & set(names := re.split(", ?", found)) and names != bulk
+    ]
+    assert wrong == []
 
 
 def pages() -> list[Path]:
@@ -117,23 +167,20 @@ def test_every_state_of_a_run_is_documented() -> None:
 
 
 def test_the_schedules_table_is_that_of_the_code() -> None:
-    rows = [
-        [cell.strip(" `") for cell in line.split("|")[1:-1]]
-        for line in (ROOT / "docs" / "schedule.md").read_text().splitlines()
-        if line.startswith("| `")
-    ]
-    assert [row[:4] for row in rows] == [
-        [
-            entry.name,
-            entry.task,
-            str(entry.schedule).removeprefix("<crontab: ").partition(" (")[0],
-            entry.catch_up.value,
-        ]
-        for entry in BEAT_ENTRIES
-    ]
     config = (ROOT / "app" / "tasks" / "celery_config.py").read_text()
-    for row in rows:
-        assert f"CatchUp.{row[3].upper()},  # {row[4]}\n" in config
+    reasons = re.findall(r"CatchUp\.[A-Z]+,  # (.+)\n", config)
+    assert len(reasons) == len(BEAT_ENTRIES), (
+        "app/tasks/celery_config.py: give the reason after each entry's CatchUp, as a comment"
+    )
+    lines = []
+    for entry, reason in zip(BEAT_ENTRIES, reasons, strict=True):
+        when = str(entry.schedule).removeprefix("<crontab: ").partition(" (")[0]
+        cells = (f"`{entry.name}`", f"`{entry.task}`", f"`{when}`", entry.catch_up.value, reason)
+        lines.append(f"| {' | '.join(cells)} |")
+    assert add_to("docs/schedule.md", lines) == []
+    page = (ROOT / "docs" / "schedule.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert rows == lines, "docs/schedule.md: one row for each entry, in the order of BEAT_ENTRIES"
 
 
 def test_the_page_on_simulation_has_each_invariants_own_sentence() -> None:

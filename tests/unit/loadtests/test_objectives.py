@@ -26,7 +26,8 @@ def file(tmp_path: Path) -> Path:
 
 def test_the_projects_own_name_every_queue() -> None:
     in_queue = {each.queue for each in load(DEFAULT_FILE) if each.measure is Measure.IN_QUEUE}
-    assert in_queue == {spec.name for spec in QUEUES}
+    missing = sorted({spec.name for spec in QUEUES} - in_queue)
+    assert missing == [], f"add in_queue for {missing} to loadtests/objectives.toml"
 
 
 def test_the_projects_own_are_no_looser_for_the_more_urgent_queue() -> None:
@@ -36,7 +37,8 @@ def test_the_projects_own_are_no_looser_for_the_more_urgent_queue() -> None:
         if (each.measure, each.part) == (Measure.IN_QUEUE, 0.95)
     }
     by_urgency = sorted(QUEUES, key=lambda spec: spec.urgency, reverse=True)
-    allowed = [p95[spec.name] for spec in by_urgency]
+    allowed = [p95[spec.name] for spec in by_urgency if spec.name in p95]
+    assert len(allowed) > 1
     assert allowed == sorted(allowed)
 
 

@@ -50,13 +50,18 @@ def test_the_page_names_each_scenario_with_its_part_and_its_queues() -> None:
         name: (int(part), tuple(queue.split()[0] for queue in queues.split(", ")))
         for name, part, queues in rows("What it sends")
     }
+    missing = sorted(scenarios().keys() - documented.keys())
+    assert missing == [], f"add {missing} to the table of docs/load-testing.md, What it sends"
     assert documented == scenarios()
-    assert sum(part for part, _ in documented.values()) == OF_FIFTY
+    total = sum(part for part, _ in documented.values())
+    assert total == OF_FIFTY, f"the weights of the users in loadtests add up to {total}"
 
 
 def test_every_queue_is_loaded_by_a_scenario() -> None:
     loaded = {queue for _, queues in scenarios().values() for queue in queues}
-    assert loaded == {spec.name for spec in QUEUES}
+    missing = sorted({spec.name for spec in QUEUES} - loaded)
+    assert missing == [], f"add a user of {missing} to loadtests, as loadtests/cache_flood.py is"
+    assert loaded <= {spec.name for spec in QUEUES}
 
 
 def test_a_flood_is_of_the_queue_that_it_says() -> None:
@@ -65,7 +70,9 @@ def test_a_flood_is_of_the_queue_that_it_says() -> None:
         for name, body in classes().items()
         if isinstance(body.get("call"), ast.Attribute)
     }
-    assert len(floods) == sum(spec.bulk for spec in QUEUES)
+    flooded = {queue for _, queue in floods.values()}
+    missing = [spec.name for spec in QUEUES if spec.bulk and spec.name not in flooded]
+    assert missing == [], f"add a Flood of {missing} to loadtests, as loadtests/cache_flood.py is"
     assert all(queues == (queue,) for queues, queue in floods.values())
 
 

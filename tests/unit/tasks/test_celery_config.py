@@ -12,7 +12,14 @@ from kombu.serialization import dumps, loads
 from kombu.transport import redis as redis_transport
 from kombu.utils.imports import symbol_by_name
 
-from app.routing import DEFAULT_QUEUE, QUEUES, WORKER_GROUPS, QueueSpec, wire_priority
+from app.routing import (
+    DEFAULT_QUEUE,
+    QUEUE_BY_MODULE,
+    QUEUES,
+    WORKER_GROUPS,
+    QueueSpec,
+    wire_priority,
+)
 from app.settings import Settings
 from app.tasks import BaseTask, celery_app, timetable
 from app.tasks.celery_config import (
@@ -43,8 +50,11 @@ def our_tasks() -> dict[str, Task]:  # type: ignore[type-arg]
 
 @pytest.mark.parametrize("spec", QUEUES, ids=lambda spec: spec.name)
 def test_a_modules_tasks_go_to_its_queue_with_its_wire_priority(spec: QueueSpec) -> None:
-    routed = celery_app.amqp.router.route({}, f"app.tasks.{spec.module}.some_task")
-    assert (routed["queue"].name, routed["priority"]) == (spec.name, wire_priority(spec.urgency))
+    assert spec.modules, f"add a row for {spec.name!r} to QUEUE_BY_MODULE in app/routing.py"
+    for module in spec.modules:
+        routed = celery_app.amqp.router.route({}, f"app.tasks.{module}.some_task")
+        expected = (spec.name, wire_priority(spec.urgency))
+        assert (routed["queue"].name, routed["priority"]) == expected
 
 
 def test_the_queues_are_those_of_the_table() -> None:
@@ -52,8 +62,19 @@ def test_the_queues_are_those_of_the_table() -> None:
     assert DEFAULT_QUEUE in celery_app.amqp.queues
 
 
-def test_every_module_of_tasks_has_a_queue_of_its_own() -> None:
-    assert set(TASK_MODULES) <= {spec.module for spec in QUEUES}
+def test_every_row_of_the_table_names_a_module_and_a_queue_that_exist() -> None:
+    modules, queues = set(QUEUE_BY_MODULE), set(QUEUE_BY_MODULE.values())
+    unknown = sorted(modules - set(TASK_MODULES))
+    assert unknown == [], f"add {unknown} to TASK_MODULES in app/tasks/celery_config.py"
+    missing = sorted(queues - {spec.name for spec in QUEUES})
+    assert missing == [], f"add {missing} to QUEUES in app/routing.py"
+
+
+def test_every_file_that_defines_tasks_is_a_module_of_tasks() -> None:
+    folder = REPOSITORY / "app" / "tasks"
+    found = {file.stem for file in folder.glob("*.py") if "@celery_app.task(" in file.read_text()}
+    missing = sorted(found - set(TASK_MODULES))
+    assert missing == [], f"add {missing} to TASK_MODULES in app/tasks/celery_config.py"
 
 
 def test_each_tasks_name_is_where_it_is() -> None:
@@ -143,7 +164,8 @@ def test_beats_scheduler_is_ours() -> None:
 
 
 def test_the_schedule_names_tasks_that_are_there() -> None:
-    assert {entry.task for entry in BEAT_ENTRIES} <= set(our_tasks())
+    missing = sorted({entry.task for entry in BEAT_ENTRIES} - set(our_tasks()))
+    assert missing == [], f"BEAT_ENTRIES names {missing}: add the module to TASK_MODULES"
 
 
 def test_every_entry_of_the_schedule_goes_to_a_queue_that_a_worker_takes_from() -> None:
@@ -170,7 +192,7 @@ def test_no_two_entries_of_the_schedule_share_a_name() -> None:
 
 def test_the_entries_of_the_schedule_have_names_in_kebab_case() -> None:
     for entry in BEAT_ENTRIES:
-        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", entry.name)
+        assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", entry.name)
 
 
 def test_beat_accepts_the_schedule() -> None:
