@@ -36,7 +36,10 @@ class Tls(StrEnum):
 
 @dataclass(frozen=True)
 class SmtpMailer:
-    """Certificates are verified against the system's authorities (or ``SSL_CERT_FILE``)."""
+    """Certificates are verified against the system's authorities (or ``SSL_CERT_FILE``).
+
+    Each error names the server's host and port first.
+    """
 
     host: str
     port: int
@@ -60,11 +63,21 @@ class SmtpMailer:
         db.refuse_network_in_transaction()
         client = self._connect()
         try:
-            yield _Connection(client, answer_timeout=self.answer_timeout, timeout=self.timeout)
+            yield _Connection(
+                client,
+                server=self._server,
+                answer_timeout=self.answer_timeout,
+                timeout=self.timeout,
+            )
             with suppress(smtplib.SMTPException, OSError):
                 client.quit()
         finally:
             client.close()
+
+    @property
+    def _server(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
     def _connect(self) -> smtplib.SMTP:
         client: smtplib.SMTP | None = None
@@ -80,7 +93,7 @@ class SmtpMailer:
         except (smtplib.SMTPException, OSError, ValueError) as error:
             if client is not None:
                 client.close()
-            raise MailServerUnavailableError(_why(error)) from error
+            raise MailServerUnavailableError(f"{self._server}: {_why(error)}") from error
         return client
 
     def _greet(self) -> smtplib.SMTP:
@@ -96,8 +109,11 @@ class SmtpMailer:
 
 
 class _Connection:
-    def __init__(self, client: smtplib.SMTP, *, timeout: float, answer_timeout: float) -> None:
+    def __init__(
+        self, client: smtplib.SMTP, *, server: str, timeout: float, answer_timeout: float
+    ) -> None:
         self._client = client
+        self._server = server
         self._timeout = timeout
         self._answer_timeout = answer_timeout
 
@@ -185,7 +201,7 @@ class _Connection:
 
     def _gone(self, error: Exception, *, at: str) -> MailServerUnavailableError:
         self._client.close()
-        return MailServerUnavailableError(f"{_why(error)} at {_verb(at)}")
+        return MailServerUnavailableError(f"{self._server}: {_why(error)} at {_verb(at)}")
 
     def _transmit(self, message: bytes) -> tuple[int, bytes]:
         # From the first byte on, a broken connection leaves the mail's fate unknown: what
@@ -201,11 +217,13 @@ class _Connection:
                 self._client.sock.settimeout(self._timeout)
         except (smtplib.SMTPException, OSError) as error:
             self._client.close()
-            raise MailFateUnknownError(f"{_why(error)} after the message") from error
+            raise MailFateUnknownError(
+                f"{self._server}: {_why(error)} after the message"
+            ) from error
         return code, text
 
     def _refusal(self, code: int, text: bytes, *, to: str) -> Exception:
-        described = describe_reply(code, text, to=to)
+        described = f"{self._server}: {describe_reply(code, text, to=to)}"
         if code in {CLOSING, LOGIN_REQUIRED} or not 400 <= code < 600:
             self._client.close()
             return MailServerUnavailableError(described)

@@ -95,6 +95,7 @@ def claiming(*, include_failed: bool) -> Executable:
             leased_until=case((accepted, None), else_=until),
             claims=_mails.c.claims + case((accepted, 0), else_=1),
             uncertain=_mails.c.uncertain + case((taken_over, 1), else_=0),
+            uncertain_at=case((taken_over, now), else_=_mails.c.uncertain_at),
         )
     )
 

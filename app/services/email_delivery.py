@@ -68,6 +68,12 @@ class DeliverySummary:
     retry_after: float | None
     """Seconds until the first lease ends, where mails are held by somebody, or their fate
     is unknown."""
+    claimed: TransientError | None = None
+    """Why mails stay claimed for ``retry_after``."""
+
+
+class MailClaimedError(TransientError):
+    """Another delivery holds the claim of a mail, or has died with it."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,7 @@ class _Delivery:
         self._waiting: deque[Claimable] = deque()
         self._accepted: Claim | None = None
         self._error: TransientError | None = None
+        self._unknown: MailFateUnknownError | None = None
         self._sent = self._failed = self._cancelled = 0
 
     def run(self, email_ids: Sequence[int]) -> None:
@@ -175,6 +182,9 @@ class _Delivery:
             left=left,
             error=self._error if left else None,
             retry_after=max(0.0, (min(leases) - now).total_seconds()) if leases else None,
+            claimed=(self._unknown or MailClaimedError("waits for the end of another's claim"))
+            if leases
+            else None,
         )
 
     def _send_over(self, connection: MailConnection) -> bool:
@@ -198,6 +208,7 @@ class _Delivery:
                 except MailFateUnknownError as error:
                     # It stays leased: who takes it over will know that it is uncertain.
                     logger.warning("mail %s: fate unknown: %s", claim.email_id, error)
+                    self._unknown = error
                     return useful
                 if withheld:
                     self._put_back(claim, MailServerUnavailableError("too slow for the lease"))

@@ -110,7 +110,7 @@ def deliver(self: BaseTask, email_ids: list[int], include_failed: bool = False) 
     if summary.error is not None:
         raise self.retry(exc=summary.error)
     if summary.retry_after is not None:
-        raise self.retry(countdown=summary.retry_after)
+        raise self.retry(exc=summary.claimed, countdown=summary.retry_after)
     with self.transaction() as session:
         # The time was up for them before this task's limit.
         email.enqueue_deliveries(

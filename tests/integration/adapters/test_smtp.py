@@ -128,7 +128,9 @@ def test_a_refused_sender_leaves_no_answer_for_the_next_mail_to_take_for_its_own
     try:
         mailer = SmtpMailer(HOST, controller.port, hello="lessons.example", timeout=5)
         with mailer.open() as connection:
-            with pytest.raises(MailTemporarilyRefusedError, match=r"^SMTP 451 4.3.0 to MAIL$"):
+            with pytest.raises(
+                MailTemporarilyRefusedError, match=rf"^{HOST}:\d+: SMTP 451 4.3.0 to MAIL$"
+            ):
                 connection.send(message(number=1), sender=US, recipient=ADA, proceed=always)
             assert connection.send(message(number=2), sender=US, recipient=BOB, proceed=always)
     finally:
@@ -255,7 +257,7 @@ def test_after_a_refused_mail_the_next_one_goes_through(
         with pytest.raises(error) as refused:
             connection.send(message(), sender=US, recipient=ADA, proceed=always)
         assert connection.send(message(), sender=US, recipient=BOB, proceed=always)
-    assert str(refused.value) == f"SMTP {code} 5.7.1 to {place}"
+    assert str(refused.value) == f"{HOST}:{catcher.port}: SMTP {code} 5.7.1 to {place}"
     (kept,) = catcher.mailbox.messages()
     assert kept.get_all("X-Envelope-To") == [BOB]
 
@@ -277,8 +279,15 @@ def test_a_server_that_refuses_connections_is_unavailable(
     mailer: SmtpMailer, catcher: MailCatcher
 ) -> None:
     catcher.stop()
-    with pytest.raises(MailServerUnavailableError, match=r"^Connection refused$"):
+    with pytest.raises(MailServerUnavailableError) as error:
         send(mailer, ADA)
+    assert str(error.value) == f"{HOST}:{catcher.port}: Connection refused"
+
+
+def test_an_ipv6_host_is_named_in_brackets() -> None:
+    port = free_port()
+    with pytest.raises(MailServerUnavailableError, match=rf"^\[::1\]:{port}: "):
+        send(SmtpMailer("::1", port, hello="us.example", timeout=SHORT), ADA)
 
 
 def test_a_host_that_does_not_exist_is_unavailable(mailer: SmtpMailer) -> None:
@@ -302,7 +311,9 @@ def test_a_connection_lost_after_the_message_leaves_its_fate_unknown(
     mailer: SmtpMailer, catcher: MailCatcher
 ) -> None:
     catcher.drop_after_data()
-    with pytest.raises(MailFateUnknownError):
+    with pytest.raises(
+        MailFateUnknownError, match=rf"^{HOST}:{catcher.port}: .* after the message$"
+    ):
         send(mailer, ADA)
     assert len(catcher.mailbox) == 1
 
@@ -318,7 +329,7 @@ def test_a_server_that_thinks_about_a_mail_for_too_long_leaves_its_fate_unknown(
     mailer: SmtpMailer, catcher: MailCatcher
 ) -> None:
     catcher.delay(4 * SHORT)
-    with pytest.raises(MailFateUnknownError, match="timed out"):
+    with pytest.raises(MailFateUnknownError, match=rf"^{HOST}:{catcher.port}: timed out"):
         send(replace(mailer, answer_timeout=SHORT), ADA)
 
 
@@ -409,7 +420,7 @@ def test_a_server_that_closes_at_one_of_several_commands_is_not_listened_to_any_
     before: tuple[bytes, ...],
 ) -> None:
     place = ("MAIL", "RCPT", "DATA")[len(before)]
-    with pytest.raises(MailServerUnavailableError, match=rf"^SMTP 421 to {place}$"):
+    with pytest.raises(MailServerUnavailableError, match=rf"^{HOST}:\d+: SMTP 421 to {place}$"):
         to_scripted(*TAKES_SEVERAL, *before, b"421 closing\r\n", None)
 
 
@@ -433,7 +444,7 @@ def test_a_server_that_goes_ahead_without_a_reader_gets_a_mail_of_nothing() -> N
     several = (OK, refused, GO_AHEAD, b"554 5.5.1 no readers\r\n")
     with (
         scripted(*TAKES_SEVERAL, *several, OK, listened=listened) as port,
-        pytest.raises(MailRefusedError, match=r"^SMTP 550 5\.1\.1 to RCPT$"),
+        pytest.raises(MailRefusedError, match=rf"^{HOST}:\d+: SMTP 550 5\.1\.1 to RCPT$"),
     ):
         send(SmtpMailer(HOST, port, hello="us.example", timeout=SHORT), ADA)
     assert listened[1:6] == [
@@ -456,7 +467,7 @@ def test_an_answer_to_the_message_that_says_nothing_leaves_its_fate_unknown(
 
 
 def test_a_server_that_refuses_to_go_ahead_has_refused_the_mail() -> None:
-    with pytest.raises(MailRefusedError, match=r"^SMTP 554 5\.5\.1 to DATA$"):
+    with pytest.raises(MailRefusedError, match=rf"^{HOST}:\d+: SMTP 554 5\.5\.1 to DATA$"):
         to_scripted(*HELLO, OK, OK, b"554 5.5.1 no valid recipients\r\n", OK, b"221 bye\r\n")
 
 
@@ -554,7 +565,9 @@ def test_mail_goes_over_verified_tls_after_a_login(certificate: Path, tls: Tls) 
 @pytest.mark.parametrize("tls", [Tls.STARTTLS, Tls.IMPLICIT])
 def test_a_certificate_that_nobody_vouches_for_gets_no_mail(certificate: Path, tls: Tls) -> None:
     with tls_server(certificate, implicit=tls is Tls.IMPLICIT) as (port, kept):
-        with pytest.raises(MailServerUnavailableError, match=r"^certificate not valid: self"):
+        with pytest.raises(
+            MailServerUnavailableError, match=rf"^localhost:{port}: certificate not valid: self"
+        ):
             send(secure(port, tls), ADA)
         assert kept.mails == []
 
@@ -574,7 +587,7 @@ def test_a_wrong_password_is_for_the_operator_to_mend_and_is_not_repeated(
     with tls_server(certificate) as (port, _):
         with pytest.raises(MailServerUnavailableError) as error:
             send(replace(secure(port), password="wrong"), ADA)
-        assert str(error.value) == "SMTP 535 5.7.8 to AUTH"
+        assert str(error.value) == f"localhost:{port}: SMTP 535 5.7.8 to AUTH"
         with pytest.raises(MailServerUnavailableError):
             send(replace(secure(port), password="pässword"), ADA)
 

@@ -556,10 +556,13 @@ def test_a_mail_of_unknown_fate_waits_out_its_lease_and_the_others_go_out(post: 
     summary = post.deliver(email_ids)
     assert (summary.sent, summary.left, summary.error) == (3, (), None)
     assert summary.retry_after == LEASE.total_seconds()
+    assert repr(summary.claimed) == "MailFateUnknownError('closed')"
     assert mail(email_ids[1]).state is EmailState.SENDING
+    assert mail(email_ids[1]).uncertain_at is None
     post.clock.now += LEASE
     assert post.deliver(email_ids).sent == 1
     assert mail(email_ids[1]).uncertain == 1
+    assert mail(email_ids[1]).uncertain_at == post.clock.now
 
 
 def test_no_mail_is_begun_that_the_time_limit_of_the_task_could_interrupt(post: Post) -> None:

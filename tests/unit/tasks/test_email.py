@@ -10,6 +10,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import select
 
 from app import db, outbox
+from app.adapters.mailer import MailFateUnknownError
 from app.models import (
     BookingStatus,
     EmailKind,
@@ -99,12 +100,16 @@ def test_a_chunk_waits_in_its_entry_while_the_server_is_away(
 def test_a_chunk_with_a_leased_mail_comes_again_when_the_lease_ends(
     broker: FakeBroker, mailer: FakeMailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    summary = replace(NOTHING_DONE, retry_after=77.0)
+    claimed = MailFateUnknownError("mail.example:25: timed out after the message")
+    summary = replace(NOTHING_DONE, retry_after=77.0, claimed=claimed)
     monkeypatch.setattr(email_delivery, "deliver", lambda *_, **__: summary)
     _, message = a_planned_mail(broker)
     assert deliver(email.deliver, message).state == states.RETRY
     row = entry(message.id)
     assert (row.due_at - broker.clock.now).total_seconds() == 77.0
+    assert row.errors[-1]["error"] == (
+        "MailFateUnknownError: mail.example:25: timed out after the message"
+    )
 
 
 def test_what_a_run_had_no_time_for_goes_on_in_a_new_entry(
