@@ -160,6 +160,10 @@ def transport_options(settings: Settings) -> dict[str, Any]:
         # Look for expired leases every second; by default it is every hundred.
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
+        # The mutex around that look outlives a killed worker by this; by default 300 s, in
+        # which no dead worker's tasks come back. A look that takes longer is repeated by
+        # another worker, which is harmless: each message is given back in a transaction.
+        "unacked_mutex_expire": 5,
         # One list for each urgency. By default there are four.
         "priority_steps": list(range(MOST_URGENT + 1)),
         # Within an urgency the queues take turns; "priority" would starve the second.

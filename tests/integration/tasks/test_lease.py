@@ -1,5 +1,9 @@
 """The lease: a dead worker's work comes back soon, a living one's is never run twice."""
 
+import os
+import signal
+import sys
+
 import pytest
 
 from app.models import OutboxState
@@ -13,6 +17,19 @@ SHORT = {
     "VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY_TIMEOUT_SECONDS),
     "LEASE_INTERVAL_SECONDS": "1",
 }
+
+# Takes kombu's mutex around the search for expired leases, as a worker does each second.
+HOLD_THE_MUTEX = """
+import signal
+from kombu.transport.redis import Mutex
+from app.tasks import celery_app
+with celery_app.connection_for_read() as connection:
+    channel = connection.default_channel
+    with channel.conn_or_acquire() as client:
+        with Mutex(client, channel.unacked_mutex_key, channel.unacked_mutex_expire):
+            print("holds the mutex", flush=True)
+            signal.pause()
+"""
 
 
 @pytest.mark.timeout(120)
@@ -58,6 +75,22 @@ def test_a_killed_workers_message_is_visible_again_after_the_timeout(bench: JobB
     assert jobs.starts()["a"] == 2
     assert bench.entry(entry_id).deliveries == 1
     assert bench.entry(entry_id).resent == 0, "the broker gave it back, nobody resent it"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_a_mutex_held_by_the_dead_delays_nobody(bench: JobBench, end: signal.Signals) -> None:
+    """kombu's default lets the mutex outlive its holder by 300 seconds."""
+    victim = bench.live.start_worker(name="victim", concurrency=1, environment=SHORT)
+    bench.enqueue("work", "a", 3)
+    bench.wait_for_start("a")
+    holder = bench.live.run([sys.executable, "-c", HOLD_THE_MUTEX], name="holder")
+    holder.wait_for_line("holds the mutex", timeout=30)
+    os.kill(holder.pid, end)
+    victim.kill()
+    bench.live.start_worker(name="heir", concurrency=1, environment=SHORT)
+    bench.wait_for_effects(1, timeout=30)
+    assert jobs.starts()["a"] == 2
 
 
 @pytest.mark.timeout(120)
