@@ -28,6 +28,9 @@ __all__ = ["Settings", "SettingsError", "load_settings"]
 MAIL_SCHEMES = frozenset({"smtp", "smtps", "maildir"})
 DATABASE_BACKENDS = frozenset({"sqlite", "postgresql"})
 
+CLOCK_TOLERANCE = 1 / 3
+"""Of the visibility timeout: by this much a worker's clock may differ from Redis's."""
+
 # From the claim of a mail to the server's answer, SMTP waits at most this many times:
 # MAIL, RCPT, DATA, the final dot, and a QUIT or RSET before the next one.
 SMTP_WAITS_IN_A_LEASE = 5
@@ -208,7 +211,7 @@ class Settings(RedisSettings):
     @property
     def worker_clock_tolerance_seconds(self) -> float:
         """A worker whose clock is further off Redis's would take from others what they run."""
-        return self.visibility_timeout_seconds / 3
+        return CLOCK_TOLERANCE * self.visibility_timeout_seconds
 
     @model_validator(mode="after")
     def _bounds_fit_together(self) -> Self:

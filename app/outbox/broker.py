@@ -90,7 +90,7 @@ class Broker(Protocol):
         """For each (queue, priority): when the message that is next to go was published."""
 
     def held(self) -> set[str]:
-        """Ids of the messages that were delivered to a worker and not acknowledged yet."""
+        """Ids of the messages that a living worker has taken and not acknowledged yet."""
 
     def depths(self, queues: Sequence[str]) -> Mapping[str, QueueDepth]:
         """What waits in each of the queues, in one round trip."""

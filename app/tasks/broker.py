@@ -24,6 +24,7 @@ from app.outbox.broker import (
     QueueDepth,
 )
 from app.routing import MOST_URGENT
+from app.settings import CLOCK_TOLERANCE
 from app.tasks.redis_clients import keep_client
 
 POOL_LIMIT = 10
@@ -48,8 +49,7 @@ class RedisBroker:
 
     def now(self) -> datetime:
         with self._producer() as producer, producer.channel.conn_or_acquire() as client:
-            seconds, microseconds = client.time()
-            return EPOCH + timedelta(seconds=seconds, microseconds=microseconds)
+            return _clock_of(client)
 
     def push(self, messages: Sequence[OutboxMessage]) -> None:
         with self._producer() as producer, producer.batch(max_size=len(messages)):
@@ -89,10 +89,24 @@ class RedisBroker:
     def held(self) -> set[str]:
         with self._producer() as producer:
             channel = producer.channel
+            timeout = channel.visibility_timeout
+            tolerance = CLOCK_TOLERANCE * timeout
             with channel.conn_or_acquire() as client:
+                now = _clock_of(client).timestamp()
+                # An entry of ``unacked`` alone proves nothing: a dead worker leaves it behind
+                # without a lease, or with one far in the future where its clock was wrong.
+                leases = client.zrange(
+                    channel.unacked_index_key,
+                    now + tolerance,
+                    now - timeout - tolerance,
+                    desc=True,
+                    byscore=True,
+                    withscores=True,
+                )
                 # Keyed by delivery tag, so the ids are in the values: [message, exchange, key].
-                values = client.hvals(channel.unacked_key)
-        return {task_id for value in values if (task_id := _task_id(value)) is not None}
+                tags = [tag for tag, _ in leases]
+                values = client.hmget(channel.unacked_key, tags) if tags else []
+        return {task_id for value in values if value and (task_id := _task_id(value)) is not None}
 
     def depths(self, queues: Sequence[str]) -> dict[str, QueueDepth]:
         with self._producer() as producer:
@@ -122,16 +136,28 @@ class RedisBroker:
             told["used_memory"], told.get("maxmemory") or None, told.get("maxmemory_policy")
         )
 
-    def renew(self, tags: Iterable[str], *, now: datetime) -> None:
-        """Move the visibility timeout of held messages to ``now``.
+    def renew(self, tags: Iterable[str]) -> datetime:
+        """Renew the lease of held messages; return the broker's present instant (UTC).
 
-        ``tags`` are kombu's delivery tags. One that was acknowledged meanwhile stays gone.
+        ``tags`` are kombu's delivery tags. The lease begins at the broker's present instant,
+        whatever this machine's clock says. A tag that was acknowledged meanwhile stays gone;
+        one whose lease was lost gets a new one.
         """
-        scores = dict.fromkeys(tags, now.timestamp())
-        if not scores:
-            return
-        with self._producer() as producer, producer.channel.conn_or_acquire() as client:
-            client.zadd(producer.channel.unacked_index_key, scores, xx=True)
+        with self._producer() as producer:
+            channel = producer.channel
+            with channel.conn_or_acquire() as client:
+                now = _clock_of(client)
+                kept = list(tags)
+                with client.pipeline(transaction=False) as pipe:
+                    for tag in kept:
+                        pipe.hexists(channel.unacked_key, tag)
+                    held = pipe.execute() if kept else []
+                leases = {
+                    tag: now.timestamp() for tag, is_held in zip(kept, held, strict=True) if is_held
+                }
+                if leases:
+                    client.zadd(channel.unacked_index_key, leases)
+        return now
 
     def close(self) -> None:
         """Close this process's connections; the next call opens new ones."""
@@ -165,6 +191,11 @@ class RedisBroker:
             )
             self._pid = os.getpid()
         return self._pool
+
+
+def _clock_of(client: Any) -> datetime:
+    seconds, microseconds = client.time()
+    return EPOCH + timedelta(seconds=seconds, microseconds=microseconds)
 
 
 def _depth(answers: Sequence[Any]) -> QueueDepth:

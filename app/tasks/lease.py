@@ -9,7 +9,6 @@ from typing import Any
 from celery import Celery
 from celery.worker import state
 
-from app import clock
 from app.settings import load_settings
 from app.tasks.broker import RedisBroker
 from app.tasks.worker_thread import WorkerThread
@@ -25,7 +24,7 @@ class Lease(WorkerThread):
 
     def repeat(self) -> None:
         """Renew once. Raises ``BrokerUnavailableError``."""
-        self._broker.renew(held_tags(self.worker.consumer), now=clock.utcnow())
+        self._broker.renew(held_tags(self.worker.consumer))
 
 
 def held_tags(consumer: Any) -> set[str]:

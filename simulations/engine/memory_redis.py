@@ -89,8 +89,11 @@ class Keys:
     def hget(self, key: str, field: str | bytes) -> bytes | None:
         return self.hashes.get(key, {}).get(_text(field))
 
-    def hvals(self, key: str) -> list[bytes]:
-        return list(self.hashes.get(key, {}).values())
+    def hexists(self, key: str, field: str | bytes) -> bool:
+        return _text(field) in self.hashes.get(key, {})
+
+    def hmget(self, key: str, fields: Iterable[str | bytes]) -> list[bytes | None]:
+        return [self.hget(key, field) for field in fields]
 
     def hdel(self, key: str, *fields: str | bytes) -> int:
         kept = self.hashes.get(key, {})
@@ -123,17 +126,11 @@ class Keys:
 
     # Sorted sets.
 
-    def zadd(self, key: str, mapping: Mapping[str | bytes, float], *, xx: bool = False) -> int:
-        kept = self.sorted_sets.get(key, {})
-        added = 0
-        for given, score in mapping.items():
-            member = _text(given)
-            if member in kept or not xx:
-                added += member not in kept
-                kept[member] = score
-        if kept:
-            self.sorted_sets[key] = kept
-        return added
+    def zadd(self, key: str, mapping: Mapping[str | bytes, float]) -> int:
+        kept = self.sorted_sets.setdefault(key, {})
+        before = len(kept)
+        kept.update({_text(member): score for member, score in mapping.items()})
+        return len(kept) - before
 
     def zrem(self, key: str, *members: str | bytes) -> int:
         kept = self.sorted_sets.get(key, {})

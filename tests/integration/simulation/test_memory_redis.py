@@ -30,12 +30,13 @@ COMMANDS = st.one_of(
     command("lindex", LIST, st.sampled_from([-2, -1, 0, 1])),
     command("hset", HASH, FIELDS, VALUES),
     command("hget", HASH, FIELDS),
+    command("hmget", HASH, st.lists(FIELDS, min_size=1, max_size=2)),
+    command("hexists", HASH, FIELDS),
     command("hdel", HASH, FIELDS, FIELDS),
     command("sadd", SET, VALUES, VALUES),
     command("srem", SET, VALUES),
     command("smembers", SET),
     command("zadd", SORTED, st.dictionaries(FIELDS, SCORES, min_size=1)),
-    command("zadd", SORTED, st.dictionaries(FIELDS, SCORES, min_size=1), xx=True),
     command("zrem", SORTED, FIELDS),
     command("zrange", SORTED, SCORES, SCORES, desc=True, byscore=True, withscores=True),
     command(
@@ -51,7 +52,9 @@ def answers(client: Any, commands: list[tuple[str, tuple[Any, ...], dict[str, An
 
 
 def _plain(answer: Any) -> Any:
-    return [tuple(pair) for pair in answer] if isinstance(answer, list) else answer
+    if not isinstance(answer, list):
+        return answer
+    return [tuple(item) if isinstance(item, list) else item for item in answer]
 
 
 @settings(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
+from typing import Any
 
 import pytest
 import redis
@@ -128,20 +129,55 @@ def test_what_is_no_message_is_held_by_nobody(broker: RedisBroker, broker_url: s
     assert broker.held() == set()
 
 
-def test_renewing_moves_the_visibility_timeout_of_held_messages_only(
-    broker: RedisBroker, app: Celery, broker_url: str
-) -> None:
+@pytest.fixture
+def taken(broker: RedisBroker, app: Celery) -> Iterator[Any]:
+    """A message that a consumer has taken and not acknowledged."""
     broker.push([message(1)])
-    with (
-        redis.Redis.from_url(broker_url) as client,
-        app.connection_for_read() as connection,
-        connection.channel() as channel,
-    ):
-        taken = channel.basic_get("email")
-        broker.renew([taken.delivery_tag, "acknowledged-long-ago"], now=NOON)
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        held = channel.basic_get("email")
+        yield held
+        held.ack()
+
+
+def test_a_message_without_a_lease_is_not_held(
+    broker: RedisBroker, taken: Any, broker_url: str
+) -> None:
+    """Nobody renews it and nobody gives it back: its worker is dead, or never was."""
+    with redis.Redis.from_url(broker_url) as client:
+        client.delete("unacked_index")
+    assert broker.held() == set()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_held"),
+    [(0, True), (-39, True), (-41, False), (9, True), (11, False), (86_400, False)],
+)
+def test_a_message_is_held_while_its_lease_is_within_the_visibility_timeout(
+    broker: RedisBroker, taken: Any, broker_url: str, seconds: int, is_held: bool
+) -> None:
+    """Of 30 s and a third of it, by which the workers' clocks may differ from Redis's."""
+    with redis.Redis.from_url(broker_url) as client:
+        score = client.time()[0] + seconds
+        client.zadd("unacked_index", {taken.delivery_tag: score})
+        assert broker.held() == ({"id-1"} if is_held else set())
+
+
+def test_renewing_moves_a_lease_to_the_brokers_present_instant(
+    broker: RedisBroker, taken: Any, broker_url: str
+) -> None:
+    with redis.Redis.from_url(broker_url) as client:
+        client.zadd("unacked_index", {taken.delivery_tag: 0})
+        now = broker.renew([taken.delivery_tag, "acknowledged-long-ago"])
         scores = client.zrange("unacked_index", 0, -1, withscores=True)
-        assert scores == [(taken.delivery_tag.encode(), NOON.timestamp())]
-        taken.ack()
+    assert scores == [(taken.delivery_tag.encode(), now.timestamp())]
+    assert abs(now - broker.now()) < timedelta(seconds=5)
+
+
+def test_renewing_gives_a_lost_lease_back(broker: RedisBroker, taken: Any, broker_url: str) -> None:
+    with redis.Redis.from_url(broker_url) as client:
+        client.delete("unacked_index")
+    broker.renew([taken.delivery_tag])
+    assert broker.held() == {"id-1"}
 
 
 def test_many_messages_go_out_in_one_round_trip(broker: RedisBroker, broker_url: str) -> None:

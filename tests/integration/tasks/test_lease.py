@@ -94,6 +94,31 @@ def test_a_mutex_held_by_the_dead_delays_nobody(bench: JobBench, end: signal.Sig
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("fault", ["no lease", "a lease until tomorrow"])
+def test_a_dead_workers_message_runs_again_whatever_became_of_its_lease(
+    breakable_bench: JobBench, own_redis: RedisServer, fault: str
+) -> None:
+    """kombu gives neither back: the relay must not take such a message for held."""
+    bench = breakable_bench
+    victim = bench.live.start_worker(name="victim", concurrency=1, environment=SHORT)
+    entry_id = bench.enqueue("work", "a", 3)
+    bench.wait_for_start("a")
+    victim.kill()
+    with own_redis.client() as client:
+        ((tag, _),) = client.zrange("unacked_index", 0, -1, withscores=True)
+        if fault == "no lease":
+            client.delete("unacked_index")
+        else:
+            client.zadd("unacked_index", {tag: client.time()[0] + 86_400})
+    bench.live.start_beat(
+        environment={**SHORT, "RESEND_MARGIN_SECONDS": "2", "PUBLISH_TIMEOUT_SECONDS": "0.5"}
+    )
+    bench.live.start_worker(name="heir", concurrency=1, environment=SHORT)
+    bench.wait_for_effects(1, timeout=30)
+    assert bench.entry(entry_id).resent == 1
+
+
+@pytest.mark.timeout(120)
 def test_a_cut_connection_does_not_end_the_lease(
     breakable_bench: JobBench, own_redis: RedisServer
 ) -> None:
