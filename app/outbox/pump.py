@@ -80,7 +80,7 @@ _LEFT_LIST = (
         _entries.published_at < bindparam("left_before"),
     )
     .order_by(_entries.published_at)
-    .limit(2 * BATCH)
+    .limit(bindparam("at_most"))
 )
 
 
@@ -177,16 +177,19 @@ class Pump:
             if each.oldest < left_before:
                 of_list = {"of_queue": each.queue, "of_priority": each.priority}
                 passed.append(of_list | {"left_before": left_before})
-        missing: list[Stamped] = []
-        if passed:
-            with db.reading(self._bind) as session:
-                for left in passed:
-                    rows = session.execute(_LEFT_LIST, left)
-                    missing += [(row.id, cast(datetime, row.published_at)) for row in rows]
-        if not missing:
+        if not passed:
             return ()
         held = self._broker.held()
-        return [pair for pair in missing if pair[0] not in held]
+        # However many are held, each list shows what it has lost behind them.
+        at_most = 2 * BATCH + len(held)
+        missing: list[Stamped] = []
+        with db.reading(self._bind) as session:
+            for left in passed:
+                rows = session.execute(_LEFT_LIST, left | {"at_most": at_most})
+                missing += [
+                    (row.id, cast(datetime, row.published_at)) for row in rows if row.id not in held
+                ]
+        return missing
 
     def _bury_hopeless(self, gone: Sequence[Stamped]) -> int:
         """Make dead letters of entries that were published too often in one try."""

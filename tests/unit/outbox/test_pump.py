@@ -7,6 +7,7 @@ from app import db, outbox
 from app.models import OutboxEntry, OutboxState
 from app.outbox import BrokerUnavailableError
 from app.outbox.guard import Delivery, mark_done, put_back
+from app.outbox.publish import BATCH
 from app.outbox.pump import HOOK_GRACE, INCONCLUSIVE_FOR, Pump
 from tests.fakes import FOREIGN, FakeBroker, FakeClock
 from tests.unit.outbox.conftest import MARGIN, MAX_PUBLISHES
@@ -131,6 +132,21 @@ def test_a_message_lost_from_the_middle_of_a_backlog_is_resent(
     rounds(pump, now, 5)
     assert [message.id for message in broker.pushed].count(lost.id) == 2
     assert resent() == 1
+
+
+def test_messages_lost_behind_many_held_ones_are_republished(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    """More are held than the relay reads in one statement."""
+    enqueue(2 * BATCH + 100)
+    while broker.waiting():
+        broker.take("email")
+    lost = set(enqueue(50))
+    broker.lists.clear()
+    now.advance(seconds=MARGIN.total_seconds() + 1)
+    rounds(pump, now, 2)
+    assert {message.id for message in broker.pushed[-50:]} == lost
+    assert resent() == 50
 
 
 def test_a_message_younger_than_the_margin_is_not_taken_for_gone(
