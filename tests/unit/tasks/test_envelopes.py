@@ -112,3 +112,19 @@ def test_kombu_hears_broadcasts_where_ours_listens() -> None:
     """Both methods are kombu's own; without one of them nothing would be checked."""
     ours = envelopes.forgiving(Channel)
     assert {"_receive_one", "_deliver_fanout_message"} <= vars(Channel).keys() & vars(ours).keys()
+
+
+def test_an_item_with_too_large_a_body_says_which_entry_it_is() -> None:
+    """Otherwise each republication of the entry would make a dead letter of its own."""
+    stamp = {PUBLISHED_AT_HEADER: "2026-07-01T12:00:00+00:00"}
+    item = an_item(body="QUJD" * (envelopes.LARGEST_ITEM // 4), headers=stamp)
+    with pytest.raises(FaultyMessageError):
+        envelopes.check(item)
+    delivery = envelopes.delivery_of(item)
+    assert (delivery.id, delivery.task, delivery.from_outbox) == ("some-id", "some.task", True)
+
+
+def test_an_item_that_is_too_large_elsewhere_says_nothing_of_itself() -> None:
+    item = an_item(headers={"x": "y" * envelopes.LARGEST_ITEM})
+    delivery = envelopes.delivery_of(item)
+    assert (delivery.task, delivery.from_outbox) == (NO_TASK, False)
