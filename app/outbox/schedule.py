@@ -98,6 +98,55 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A definition of an entry that a living beat has."""
+
+    description: str
+    host: str
+    in_force: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How an entry stands, for operators."""
+
+    seen: Seen
+    last_run_due: datetime | None
+    last_run_at: datetime | None
+    last_run_id: str | None
+    kept: tuple[Kept, ...] = ()
+    """The definitions that living beats have: the one in force first."""
+
+    @property
+    def disagreed(self) -> bool:
+        """Whether beats have another definition than the one in force."""
+        return any(not definition.in_force for definition in self.kept)
+
+    @property
+    def fired_at(self) -> datetime:
+        """When its last run was enqueued, or since when it is there."""
+        if self.last_run_at is None or self._fired_by_an_older_version:
+            return self.seen.last_due
+        return self.last_run_at
+
+    @property
+    def next_due(self) -> datetime | None:
+        """The first due instant that has no run; ``None`` where only its schedule says it."""
+        return None if self._fired_by_an_older_version else self.seen.next_due
+
+    @property
+    def _fired_by_an_older_version(self) -> bool:
+        # A beat of ours moves both. One of an older version with another schedule changes the
+        # hash, and its definition is not known.
+        seen = self.seen
+        return (
+            seen.description is not None
+            and seen.next_due is not None
+            and seen.last_due > seen.next_due
+        )
+
+
+@dataclass(frozen=True)
 class Watch:
     """How long a beat has watched another definition being in force. By the broker's clock."""
 
@@ -158,6 +207,41 @@ _NOTE_RUN = (
 def remembered(session: Session | Connection) -> Mapping[str, Seen]:
     """What is remembered of each entry, by name."""
     return {name: Seen(*seen) for name, *seen in session.execute(_ALL)}
+
+
+_RUNS = select(_beat.name, _beat.last_run_due, _beat.last_run_at, _beat.last_run_id)
+_KEPT = (
+    select(
+        _known.name,
+        _known.description,
+        _known.host,
+        and_(_beat.definition == _known.definition, _beat.schedule_hash == _known.schedule_hash),
+    )
+    .join_from(BEAT_DEFINITIONS, BEAT_ENTRIES, _beat.name == _known.name)
+    .where(_known.seen_at > bindparam("alive_since"))
+    .order_by(_known.name, _known.seen_at.desc(), _known.definition)
+)
+
+
+def standings(session: Session | Connection, *, now: datetime) -> Mapping[str, Standing]:
+    """How each entry stands at ``now``, by name. Reads a few rows for each entry."""
+    seen = remembered(session)
+    kept: dict[str, list[Kept]] = {}
+    for name, description, host, rules in session.execute(
+        _KEPT, {"alive_since": now - ABSENT_AFTER}
+    ):
+        kept.setdefault(name, []).append(Kept(description, host, bool(rules)))
+    return {
+        name: Standing(
+            seen[name],
+            due,
+            at,
+            run_id,
+            tuple(sorted(kept.get(name, ()), key=lambda each: not each.in_force)),
+        )
+        for name, due, at, run_id in session.execute(_RUNS)
+        if name in seen
+    }
 
 
 def is_known(session: Session | Connection, entry: PeriodicEntry) -> bool:

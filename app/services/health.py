@@ -4,7 +4,7 @@ Asked every minute, so nothing here reads the whole outbox: it holds a week of d
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 
 from app import db, routing, schema
 from app.adapters.mailer import MailTemporarilyRefusedError
-from app.models import OUTBOX_ENTRIES, BeatEntry, OutboxEntry, PausedQueue
+from app.models import OUTBOX_ENTRIES, OutboxEntry, PausedQueue
 from app.outbox import BrokerUnavailableError
 from app.outbox.broker import Broker
 from app.outbox.figures import OTHER_TASKS, Retrying
 from app.outbox.figures import retrying as read_retrying
+from app.outbox.schedule import Kept, standings
 
 RECENTLY = timedelta(hours=1)
 """Dead letters younger than this are counted on their own."""
@@ -70,7 +71,13 @@ class DeadLetters:
 @dataclass(frozen=True)
 class Beat:
     last_fired_seconds: float | None
-    """Since the latest due instant of any entry; ``None`` where none was ever seen."""
+    """Since the latest run of any entry was enqueued, or since entries are there that have had
+    none; ``None`` where none was ever seen."""
+    overdue: Mapping[str, float] = field(default_factory=dict)
+    """Seconds for which entries have been overdue that a living beat has, by name."""
+    conflicts: Mapping[str, tuple[Kept, ...]] = field(default_factory=dict)
+    """The definitions of each entry about which living beats disagree: the one in force first,
+    where a beat has it."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,6 @@ _FOUND = select(
         func.count(), "recent", OutboxEntry.dead(), _entries.finished_at > bindparam("recently")
     ),
     _asked(func.max(_entries.finished_at), "newest", OutboxEntry.dead()),
-    select(func.max(BeatEntry.last_due)).scalar_subquery().label("last_fired"),
 )
 _PAUSED = select(PausedQueue.name).order_by(PausedQueue.name)
 
@@ -197,7 +203,7 @@ def read(session: Session | Connection, *, now: datetime) -> Records:
             newest_seconds=_seconds(found.newest, now),
         ),
         retrying=retrying(session, now=now),
-        beat=Beat(_seconds(found.last_fired, now)),
+        beat=_beat(session, now),
         paused=tuple(session.scalars(_PAUSED)),
     )
 
@@ -205,6 +211,19 @@ def read(session: Session | Connection, *, now: datetime) -> Records:
 def retrying(session: Session | Connection, *, now: datetime) -> dict[str, Retrying]:
     """Pending entries whose last attempt failed, by task. Reads few rows, by their index."""
     return read_retrying(session, now=now, lone_errors=LONE_ERRORS)
+
+
+def _beat(session: Session | Connection, now: datetime) -> Beat:
+    found = standings(session, now=now)
+    return Beat(
+        _seconds(max((entry.fired_at for entry in found.values()), default=None), now),
+        overdue={
+            name: (now - entry.next_due).total_seconds()
+            for name, entry in sorted(found.items())
+            if entry.kept and entry.next_due is not None and entry.next_due < now
+        },
+        conflicts={name: entry.kept for name, entry in sorted(found.items()) if entry.disagreed},
+    )
 
 
 def ask(broker: Broker) -> dict[str, Queue]:
@@ -243,6 +262,18 @@ def _of_records(found: Records, limits: Limits) -> list[str]:
         problems.append(
             f"beat has fired nothing for {fired:.0f} s: does one run, is its clock right?"
         )
+    late = {
+        name: seconds
+        for name, seconds in found.beat.overdue.items()
+        if seconds > limits.beat.total_seconds()
+    }
+    if late and (fired is None or fired <= limits.beat.total_seconds()):
+        name = max(late, key=late.__getitem__)
+        problems.append(
+            f"beat entry {name}{_and_others(len(late))} has been overdue for {late[name]:.0f} s: "
+            "the reason is in beat's log"
+        )
+    problems += _of_conflicts(found.beat.conflicts)
     if found.dead_letters.recent > limits.dead_letters:
         problems.append(
             f"{found.dead_letters.recent:,} dead letters within an hour: "
@@ -271,6 +302,26 @@ def _of_retrying(found: Records, limit: float) -> list[str]:
             f"python -m app.admin outbox list --state retrying{of_task}"
         )
     return problems
+
+
+def _of_conflicts(conflicts: Mapping[str, tuple[Kept, ...]]) -> list[str]:
+    if not conflicts:
+        return []
+    name, definitions = next(iter(conflicts.items()))
+    said = [
+        f"{each.description} (host {each.host}) is {'in force' if each.in_force else 'not'}"
+        for each in definitions
+    ]
+    if not definitions[0].in_force:
+        said.insert(0, "the definition of a beat of an older version is in force")
+    return [
+        f"beats disagree about {name}{_and_others(len(conflicts))}: {', '.join(said)}. "
+        "Stop the beat that is wrong (python -m app.admin schedule --last)"
+    ]
+
+
+def _and_others(number: int) -> str:
+    return f" and {number - 1} others" if number > 1 else ""
 
 
 def _of_clock(offset: float, limits: Limits) -> list[str]:

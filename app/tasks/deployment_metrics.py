@@ -23,7 +23,7 @@ from app import clock, db, routing
 from app.models import OutboxState
 from app.outbox.broker import Broker, Memory, QueueDepth
 from app.outbox.figures import Deaths, Retrying, count_states
-from app.outbox.schedule import remembered
+from app.outbox.schedule import Standing, standings
 from app.services import email_claims, health, queues
 from app.tasks import metrics, timetable
 from app.tasks.due import next_due
@@ -91,6 +91,8 @@ class Records:
     deaths: Mapping[str, int]
     lags: Mapping[str, float]
     """Seconds for which each beat entry has been overdue."""
+    definitions: Mapping[str, int]
+    """How many definitions of each beat entry beats have."""
     pending: health.Outbox
     retrying: Mapping[str, Retrying]
     paused: Mapping[str, float]
@@ -132,6 +134,7 @@ class DeploymentMetrics(Collector):
         now = clock.utcnow()
         with db.no_fork(), db.reading() as session:
             found = health.read(session, now=now)
+            entries = standings(session, now=now)
             return Records(
                 states=count_states(session),
                 # From 0 on, or the first of a task would be no increase.
@@ -139,9 +142,13 @@ class DeploymentMetrics(Collector):
                     **dict.fromkeys(self._own_tasks(), 0),
                     **self._deaths.look(session, now=now),
                 },
-                lags=self._lags(
-                    {name: entry.last_due for name, entry in remembered(session).items()}, now=now
-                ),
+                lags=self._lags(entries, now=now),
+                definitions={
+                    # One that only an older version's beat has is not among them.
+                    name: len(entry.kept) + all(not each.in_force for each in entry.kept)
+                    for name, entry in entries.items()
+                    if entry.kept
+                },
                 pending=found.outbox,
                 # A series of 0 for each task, so that a graph shows when it began.
                 retrying={
@@ -159,11 +166,13 @@ class DeploymentMetrics(Collector):
     def _own_tasks(self) -> list[str]:
         return [name for name in self._app.tasks if not name.startswith("celery.")]
 
-    def _lags(self, last_due: Mapping[str, datetime], *, now: datetime) -> dict[str, float]:
+    def _lags(self, standing: Mapping[str, Standing], *, now: datetime) -> dict[str, float]:
         lags = {}
         for name, entry in timetable.entries_of(self._app).items():
-            if name in last_due:
-                due = next_due(entry.schedule, last_due[name])
+            if name in standing:
+                due = standing[name].next_due
+                if due is None:
+                    due = next_due(entry.schedule, standing[name].seen.last_due)
                 lags[name] = max(0.0, (now - due).total_seconds())
         return lags
 
@@ -242,6 +251,11 @@ def _outbox(records: Records | None) -> Iterable[Metric]:
         "Seconds for which a beat entry has been overdue; it grows while no beat works.",
         labels=["entry"],
     )
+    definitions = GaugeMetricFamily(
+        "celery_beat_definitions",
+        "Definitions of a beat entry that running beats have; more than 1: they disagree.",
+        labels=["entry"],
+    )
     paused = GaugeMetricFamily(
         "celery_queue_paused_seconds",
         "For how long a queue has been paused; 0: it is not.",
@@ -275,4 +289,17 @@ def _outbox(records: Records | None) -> Iterable[Metric]:
             letters.add_metric([task], count)
         for entry, seconds in records.lags.items():
             lag.add_metric([entry], seconds)
-    return rows, stages, unpublished, retrying, retrying_for, letters, lag, paused, uncertain
+        for entry, number in records.definitions.items():
+            definitions.add_metric([entry], number)
+    return (
+        rows,
+        stages,
+        unpublished,
+        retrying,
+        retrying_for,
+        letters,
+        lag,
+        definitions,
+        paused,
+        uncertain,
+    )

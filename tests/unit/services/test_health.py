@@ -1,5 +1,6 @@
 """Is all well? What each figure is, beyond what it is a problem, and what asking costs."""
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,15 @@ from app import db, outbox
 from app.models import BeatEntry, PausedQueue
 from app.outbox import guard
 from app.outbox.guard import Delivery
+from app.outbox.schedule import (
+    ABSENT_AFTER,
+    PeriodicEntry,
+    Step,
+    advance,
+    is_known,
+    remembered,
+    sign,
+)
 from app.routing import QUEUES
 from app.services import health
 from app.services.health import BULK_PATIENCE, MOST_REFUSED, RECENTLY, Health, Limits
@@ -49,7 +59,9 @@ def broker(database: Engine, now: FakeClock) -> Iterator[FakeBroker]:
 
 def fire(now: FakeClock) -> None:
     with db.transaction() as session:
-        session.merge(BeatEntry(name="health-check", schedule_hash="x", last_due=now.now))
+        session.merge(
+            BeatEntry(name="health-check", schedule_hash="x", last_due=now.now, last_run_at=now.now)
+        )
 
 
 def check(broker: FakeBroker, now: FakeClock | None = None) -> Health:
@@ -83,7 +95,7 @@ def test_with_nothing_to_do_all_is_well(broker: FakeBroker) -> None:
         },
         "dead_letters": {"number": 0, "recent": 0, "newest_seconds": None},
         "retrying": {},
-        "beat": {"last_fired_seconds": 0.0},
+        "beat": {"last_fired_seconds": 0.0, "overdue": {}, "conflicts": {}},
         "paused": [],
         "clock_offset_seconds": 0.0,
         "queues": {spec.name: {"waiting": 0, "oldest_seconds": None} for spec in QUEUES},
@@ -108,7 +120,7 @@ def test_every_figure_is_told(broker: FakeBroker, now: FakeClock) -> None:
         "oldest_unpublished_seconds": 7.0,
     }
     assert found["dead_letters"] == {"number": 1, "recent": 1, "newest_seconds": 7.0}
-    assert found["beat"] == {"last_fired_seconds": 7.0}
+    assert found["beat"]["last_fired_seconds"] == 7.0
     assert found["paused"] == ["cache"]
     assert found["queues"]["email"] == {"waiting": 2, "oldest_seconds": 7.0}
 
@@ -157,6 +169,99 @@ def test_a_beat_that_fires_nothing_is_a_problem(broker: FakeBroker, now: FakeClo
     assert check(broker).problems == (
         "beat has fired nothing for 181 s: does one run, is its clock right?",
     )
+
+
+def test_when_beat_last_fired_is_known_from_runs(broker: FakeBroker, now: FakeClock) -> None:
+    """What beats remember moves as well where they fire nothing."""
+    now.now += LIMITS.beat + SECOND
+    with db.transaction() as session:
+        session.get_one(BeatEntry, "health-check").last_due = now.now
+    assert check(broker).as_dict()["beat"]["last_fired_seconds"] == 181
+    with db.transaction() as session:
+        session.get_one(BeatEntry, "health-check").last_run_at = None
+    assert check(broker).healthy, "an entry that was just added has had no run"
+
+
+def entry(**fields: Any) -> PeriodicEntry:
+    schedule = {"schedule_hash": "x", "next_due": lambda after: after + timedelta(hours=1)}
+    return PeriodicEntry("nightly", TASK, **{**schedule, **fields})
+
+
+def keep(now: FakeClock, kept: PeriodicEntry, *, host: str) -> None:
+    """What a beat does that has this definition: put it in force, and sign."""
+    with db.transaction() as session:
+        seen = remembered(session).get(kept.name)
+        if not is_known(session, kept):
+            advance(session, kept, seen, Step(now.now))
+        sign(session, [kept], through=now.now, at=now.now, host=host)
+
+
+def test_two_definitions_of_one_entry_are_a_problem_that_names_both(
+    broker: FakeBroker, now: FakeClock
+) -> None:
+    old = entry(definition="old", description="0 2 * * * US/Eastern")
+    new = entry(definition="new", description="0 2 * * * UTC", schedule_hash="y")
+    keep(now, old, host="web-1")
+    assert check(broker).healthy
+    keep(now, new, host="web-2")
+    keep(now, old, host="web-1")
+    found = check(broker)
+    assert found.problems == (
+        "beats disagree about nightly: 0 2 * * * UTC (host web-2) is in force, 0 2 * * * "
+        "US/Eastern (host web-1) is not. Stop the beat that is wrong (python -m app.admin schedule "
+        "--last)",
+    )
+    assert json.loads(json.dumps(found.as_dict()))["beat"]["conflicts"] == {
+        "nightly": [
+            {"description": "0 2 * * * UTC", "host": "web-2", "in_force": True},
+            {"description": "0 2 * * * US/Eastern", "host": "web-1", "in_force": False},
+        ]
+    }
+    now.now += ABSENT_AFTER
+    keep(now, new, host="web-2")
+    assert check(broker).healthy, "the old beat has ended"
+
+
+def test_a_definition_that_only_an_older_version_has_is_a_conflict_too(
+    broker: FakeBroker, now: FakeClock
+) -> None:
+    keep(now, entry(definition="new", description="0 2 * * * UTC"), host="web-2")
+    with db.transaction() as session:
+        session.get_one(BeatEntry, "nightly").schedule_hash = "older"
+    (problem,) = check(broker).problems
+    assert "the definition of a beat of an older version is in force, 0 2 * * * UTC" in problem
+
+
+def test_an_entry_that_a_living_beat_does_not_fire_is_a_problem(
+    broker: FakeBroker, now: FakeClock
+) -> None:
+    nightly = entry(definition="one", description="0 2 * * * UTC")
+    keep(now, nightly, host="web-1")
+    now.now += timedelta(hours=1) + LIMITS.beat
+    keep(now, nightly, host="web-1")
+    fire(now)
+    assert check(broker).healthy
+    now.now += SECOND
+    fire(now)
+    assert check(broker).problems == (
+        "beat entry nightly has been overdue for 181 s: the reason is in beat's log",
+    )
+    now.now += ABSENT_AFTER
+    fire(now)
+    assert check(broker).healthy, "no beat has it any more: it was taken out"
+
+
+def test_what_an_older_version_fired_is_neither_overdue_nor_forgotten(
+    broker: FakeBroker, now: FakeClock
+) -> None:
+    keep(now, entry(definition="one", description="0 2 * * * UTC"), host="web-1")
+    now.now += timedelta(hours=2)
+    with db.transaction() as session:
+        session.get_one(BeatEntry, "nightly").last_due = now.now
+    keep(now, entry(definition="one", description="0 2 * * * UTC"), host="web-1")
+    found = check(broker)
+    assert found.healthy
+    assert found.as_dict()["beat"] == {"last_fired_seconds": 0, "overdue": {}, "conflicts": {}}
 
 
 def test_a_beat_that_never_ran_is_a_problem(database: Engine, now: FakeClock) -> None:

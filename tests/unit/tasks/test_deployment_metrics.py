@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from app import db, outbox, routing
-from app.models import BeatEntry, EmailState
+from app.models import BeatDefinition, BeatEntry, EmailState
 from app.outbox import BrokerUnavailableError, figures, guard
 from app.outbox.guard import Delivery
 from app.services import queues
@@ -277,6 +277,44 @@ def test_an_entry_that_is_an_object_of_celerys_lags_alike(
         session.add(BeatEntry(name="x", schedule_hash="x", last_due=now.now))
     now.now += timedelta(minutes=1, seconds=5)
     assert samples(gauges)["celery_beat_lag_seconds", "x"] == 5
+
+
+def test_an_entry_lags_from_its_first_due_instant_without_a_run(
+    gauges: DeploymentMetrics, now: FakeClock
+) -> None:
+    """Also where the definition in force is another one, and where only what is remembered
+    moves."""
+    with db.transaction() as session:
+        session.add(
+            BeatEntry(
+                name=HEALTH_CHECK,
+                schedule_hash="another",
+                last_due=now.now,
+                next_due=now.now - timedelta(minutes=7),
+            )
+        )
+    assert samples(gauges)["celery_beat_lag_seconds", HEALTH_CHECK] == 7 * 60
+
+
+def test_definitions_of_living_beats_are_counted(gauges: DeploymentMetrics, now: FakeClock) -> None:
+    with db.transaction() as session:
+        for name, in_force in (("one", "a"), ("two", "a"), ("older", "older")):
+            session.add(
+                BeatEntry(name=name, schedule_hash=in_force, definition="a", last_due=now.now)
+            )
+            for definition in "ab" if name == "two" else "a":
+                session.add(
+                    BeatDefinition(
+                        name=name,
+                        definition=definition,
+                        schedule_hash=definition,
+                        description="x",
+                        seen_at=now.now,
+                        host="x",
+                    )
+                )
+    found = {k[1]: v for k, v in samples(gauges).items() if k[0] == "celery_beat_definitions"}
+    assert found == {"one": 1, "two": 2, "older": 2}
 
 
 def test_without_redis_the_rest_is_told(gauges: DeploymentMetrics, broker: FakeBroker) -> None:
