@@ -4,11 +4,25 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from celery.schedules import crontab
+from sqlalchemy import Engine, delete
 
+from app import db
 from app.admin.output import WIDTH
+from app.models import BeatEntry, OutboxEntry
+from app.outbox import guard
+from app.outbox.guard import Delivery
+from app.outbox.schedule import (
+    ABSENT_AFTER,
+    PeriodicEntry,
+    Step,
+    advance,
+    remembered,
+    sign,
+)
 from app.tasks import celery_app
 from tests.fakes import FakeClock
 from tests.unit.admin.conftest import Admin
@@ -143,3 +157,126 @@ def test_other_days_than_a_year_forward_are_one_line_on_stderr(
     answer = admin("schedule", *command.split())
     assert answer.is_one_line_of_refusal, answer
     assert said in answer.err
+
+
+def fire(now: FakeClock, *, at: datetime, definition: str = "a", host: str = "web-1") -> str:
+    """What a beat does that has this definition of the nightly entry: its run at ``at``."""
+    now.now = at
+    entry = PeriodicEntry(
+        "nightly",
+        TASK,
+        schedule_hash=definition,
+        definition=definition,
+        description=f"definition {definition}",
+        next_due=lambda after: after + timedelta(days=1),
+    )
+    with db.transaction() as session:
+        seen = remembered(session).get("nightly")
+        advance(session, entry, seen, Step(at, () if seen is None else (at,)))
+        sign(session, [entry], through=at, at=at, host=host)
+    with db.reading() as session:
+        return session.get_one(BeatEntry, "nightly").last_run_id or ""
+
+
+FIRST = datetime(2026, 7, 1, 8, tzinfo=UTC)
+
+
+def nightly(admin: Admin) -> Any:
+    (found,) = (e for e in admin("schedule", "--last", "--json").json if e["entry"] == "nightly")
+    return found
+
+
+def test_an_entry_without_a_run_is_told_with_its_next_one(
+    database: Engine, admin: Admin, timetable: dict[str, Any], now: FakeClock
+) -> None:
+    assert nightly(admin) == {
+        "entry": "nightly",
+        "task": TASK,
+        "time_zone": "US/Eastern",
+        "last_run": None,
+        "next_run": {"local": "2026-07-02T04:00:00-04:00", "utc": "2026-07-02T08:00:00+00:00"},
+        "overdue_seconds": None,
+        "definitions": [],
+        "conflict": False,
+    }
+
+
+def test_the_last_run_is_told_with_its_result(
+    database: Engine, admin: Admin, timetable: dict[str, Any], now: FakeClock
+) -> None:
+    fire(now, at=FIRST)
+    run_id = fire(now, at=FIRST + timedelta(days=1))
+    found = nightly(admin)
+    assert found["last_run"] == {
+        "local": "2026-07-02T04:00:00-04:00",
+        "utc": "2026-07-02T08:00:00+00:00",
+        "enqueued_at": "2026-07-02T08:00:00+00:00",
+        "id": run_id,
+        "state": "pending",
+        "error": None,
+    }
+    assert found["next_run"]["utc"] == "2026-07-03T08:00:00+00:00"
+    with db.transaction() as session:
+        guard.bury(session, Delivery(run_id, TASK), error="ValueError: no", now=now.now)
+    assert nightly(admin)["last_run"]["state"] == "dead"
+    assert nightly(admin)["last_run"]["error"] == "ValueError: no"
+    shown = admin("schedule", "--last").lines
+    assert shown[0] == "2 beat entries, US/Eastern"
+    assert "  last run    Thu 2026-07-02 04:00:00 EDT   2026-07-02 08:00:00 UTC   dead" in shown
+    assert "              ValueError: no" in shown
+    assert "  next run    Fri 2026-07-03 04:00:00 EDT   2026-07-03 08:00:00 UTC" in shown
+    with db.transaction() as session:
+        session.execute(delete(OutboxEntry))
+    assert nightly(admin)["last_run"]["state"] == "purged"
+
+
+def test_what_is_overdue_is_told(
+    database: Engine, admin: Admin, timetable: dict[str, Any], now: FakeClock
+) -> None:
+    fire(now, at=FIRST)
+    now.advance(days=1, minutes=5)
+    assert nightly(admin)["overdue_seconds"] == 300
+    assert any(line.endswith("overdue for 5m") for line in admin("schedule", "--last").lines)
+
+
+def test_two_definitions_are_told_with_their_hosts(
+    database: Engine, admin: Admin, timetable: dict[str, Any], now: FakeClock
+) -> None:
+    fire(now, at=FIRST)
+    fire(now, at=FIRST + timedelta(seconds=10), definition="b", host="web-2")
+    found = nightly(admin)
+    assert found["conflict"]
+    assert [(d["description"], d["host"], d["in_force"]) for d in found["definitions"]] == [
+        ("definition b", "web-2", True),
+        ("definition a", "web-1", False),
+    ]
+    shown = admin("schedule", "--last").lines
+    assert shown[0] == "2 beat entries, US/Eastern: beats disagree about 1 of them"
+    assert "  definition  in force, host web-2: definition b" in shown
+    assert "  definition  not in force, host web-1: definition a" in shown
+    assert max(map(len, shown)) <= WIDTH
+
+
+def test_an_entry_that_only_a_running_beat_has_is_told(
+    database: Engine, admin: Admin, timetable: dict[str, Any], now: FakeClock
+) -> None:
+    fire(now, at=FIRST)
+    del timetable["nightly"]
+    assert nightly(admin)["task"] is None
+    assert "nightly (not in the schedule of this code)" in admin("schedule", "--last").lines
+    now.now += ABSENT_AFTER
+    assert [e["entry"] for e in admin("schedule", "--last", "--json").json] == ["often"]
+
+
+def test_an_entry_in_a_zone_of_its_own_is_told_in_it(
+    database: Engine, admin: Admin, timetable: dict[str, Any], now: FakeClock
+) -> None:
+    timetable["nightly"]["schedule"].tz = ZoneInfo("Asia/Tokyo")
+    assert nightly(admin)["time_zone"] == "Asia/Tokyo"
+    assert nightly(admin)["next_run"]["local"] == "2026-07-02T04:00:00+09:00"
+
+
+def test_last_and_days_are_refused_together(admin: Admin, now: FakeClock) -> None:
+    answer = admin("schedule", "--last", "--from", "2026-07-01")
+    assert answer.is_one_line_of_refusal, answer
+    assert "--last takes no --from and no --to" in answer.err
