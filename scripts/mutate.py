@@ -154,15 +154,15 @@ MUTATIONS = (
                 "        step = next_step(entry, seen, now)\n        if step is None:\n"
                 "            return 0",
                 '        memory = self.__dict__.setdefault("_last_due", {})\n'
-                "        step = next_step(entry, seen := memory.get(name), now)\n"
+                "        step = next_step(entry, seen := memory.get(entry.name), now)\n"
                 "        if step is None:\n"
                 "            return 0\n"
-                "        memory[name] = Seen(entry.schedule_hash, step.last_due)",
+                "        memory[entry.name] = Seen(entry.schedule_hash, step.last_due)",
             ),
             Change(
                 "app/outbox/schedule.py",
                 "    if not _replace(session, entry, seen, last_due=step.last_due):\n"
-                "        return 0\n",
+                "        return None\n",
                 "",
             ),
         ),

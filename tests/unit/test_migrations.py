@@ -1,5 +1,6 @@
 """Each migration on a database that already holds something."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from app import schema
+from app.outbox.schedule import Seen, remembered
 
 CONFIG = Config()
 CONFIG.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
@@ -96,3 +98,20 @@ def test_0002_can_be_taken_back(with_a_lesson: Engine) -> None:
         assert connection.scalars(text("SELECT kind FROM email_messages")).all() == ["confirmation"]
     with pytest.raises(DatabaseError, match="overlap"):
         run(with_a_lesson, OVERLAPPING)
+
+
+def test_0004_keeps_what_beats_remember_and_can_be_taken_back(empty_database: Engine) -> None:
+    upgrade(empty_database, "0003")
+    run(
+        empty_database,
+        "INSERT INTO beat_entries (name, schedule_hash, last_due)"
+        " VALUES ('nightly', 'x', '2026-03-01 12:00:00')",
+    )
+    for revision in ("0004", "0003", "0004"):
+        (upgrade if revision == "0004" else downgrade)(empty_database, revision)
+        with empty_database.connect() as connection:
+            rows = connection.execute(text("SELECT name, schedule_hash FROM beat_entries")).all()
+        assert rows == [("nightly", "x")]
+    with empty_database.connect() as connection:
+        seen = remembered(connection)["nightly"]
+    assert seen == Seen("x", datetime(2026, 3, 1, 12, tzinfo=UTC))

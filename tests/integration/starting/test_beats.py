@@ -1,10 +1,13 @@
 """Beats on real processes: any number of them, killed and cut off, fire each instant once."""
 
+import re
 import signal
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from itertools import groupby, pairwise
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -14,6 +17,7 @@ from sqlalchemy import func, select, text
 
 from app import clock, db
 from app.models import OutboxEntry
+from app.outbox.schedule import ABSENT_AFTER
 from scripts.live import jobs
 from scripts.live.deployment import BEAT_IS_READY, Deployment
 from scripts.live.job_bench import JobBench, job_bench
@@ -24,6 +28,7 @@ from tests.integration.starting.shell import READY, SHUTDOWN, Shell
 TICKING = "scripts.live.ticking_jobs"  # not imported: it changes the app's schedule
 WITHOUT_TICKS = "scripts.live.jobs"
 TICK = "tick"
+EFFECT = "scripts.live.jobs.effect"
 SOON = {"RESEND_MARGIN_SECONDS": "3", "PUBLISH_TIMEOUT_SECONDS": "1"}
 OUTAGE = timedelta(seconds=3)
 
@@ -50,7 +55,7 @@ class Ticks:
     def planned(self) -> int:
         """Runs in the outbox."""
         with db.reading() as session:
-            rows = select(func.count()).where(OutboxEntry.task == "scripts.live.jobs.effect")
+            rows = select(func.count()).where(OutboxEntry.task == EFFECT)
             return session.scalar(rows) or 0
 
     def wait_for_more(self, count: int) -> None:
@@ -112,6 +117,53 @@ def test_two_beats_at_once_fire_each_instant_once(ticking: JobBench, ticks: Tick
     stop(*beats)
     ticks.settle()
     assert_each_instant_once(ticks)
+
+
+def runs() -> list[datetime]:
+    """The due instants of the ticks in the outbox."""
+    with db.reading() as session:
+        rows = select(OutboxEntry.due_instant).where(OutboxEntry.task == EFFECT)
+        return sorted(due for due in session.scalars(rows) if due is not None)
+
+
+def of_eastern(due: datetime) -> bool:
+    """Whether an instant of ``zoned_ticks`` is one of US/Eastern's, and not of UTC's."""
+    return due.second % 6 == 3
+
+
+@pytest.mark.timeout(300)
+def test_two_beats_with_different_time_zones_fire_each_instant_of_the_newer_one_once(
+    bench: JobBench, shell: Shell
+) -> None:
+    """Before, nothing was fired while both ran. When the newer one ends, the other goes on."""
+    live = bench.live
+    live.app = "tests.integration.starting.zoned_ticks"
+    eastern = live.start_beat(name="eastern")
+    bench.wait_until(lambda: len(runs()) >= 2, timeout=READY)
+    utc = live.start_beat(name="utc", environment={"CELERY_TIMEZONE": "UTC"})
+    utc.wait_for_line(
+        r"beat entry tick: the definition .*UTC.* replaces .*US/Eastern", timeout=READY
+    )
+    waits = r"another definition is in force, .*UTC.*; that of this beat, .*US/Eastern.* waits"
+    eastern.wait_for_line(waits, timeout=READY)
+    before = len(runs())
+    bench.wait_until(lambda: len(runs()) >= before + 3, timeout=READY)
+
+    said = shell.run("python -m app.tasks.health").stdout
+    in_force, _, other = said.partition("beats disagree about tick: ")[2].partition(" is in force")
+    assert "<every six seconds> UTC" in in_force
+    assert "<every six seconds> US/Eastern" in other
+    stop(utc)
+    bench.wait_until(lambda: of_eastern(runs()[-1]), timeout=READY + ABSENT_AFTER.seconds)
+    stop(eastern)
+
+    due = runs()
+    assert due == sorted(set(due))
+    assert [key for key, _ in groupby(due, key=of_eastern)] == [True, False, True]
+    steps = Counter((later - earlier).total_seconds() for earlier, later in pairwise(due))
+    assert steps.keys() <= {3.0, 6.0, 9.0}
+    assert steps[3.0] + steps[9.0] == 2, "at the two changes only"
+    assert len(re.findall("waits until no beat", eastern.log_text())) == 1
 
 
 @pytest.mark.timeout(180)
