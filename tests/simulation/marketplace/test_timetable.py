@@ -41,7 +41,7 @@ def test_an_entry_that_the_readme_does_not_name_is_read_off_the_code(
         "mondays", "app.tasks.x.y", crontab(minute=30, hour="2,5", day_of_week=1), CatchUp.EACH
     )
     monkeypatch.setattr(timetable, "BEAT_ENTRIES", (*BEAT_ENTRIES, mondays))
-    assert entries().keys() == {*README, "mondays"}
+    assert entries().keys() >= {*README, "mondays"}
     assert entries()["mondays"].missed == "each"
     monday, tuesday = date(2026, 7, 13), date(2026, 7, 14)
     hours = [each.astimezone(EASTERN).strftime("%H:%M") for each in of("mondays", monday)]
