@@ -1,0 +1,220 @@
+"""``scripts/new_task``: what it writes, what it refuses, and that the tests then pass."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from scripts import new_task
+from scripts.live.deployment import REPOSITORY
+
+NAME = "invoices.send_monthly"
+NEW = {"app/tasks/invoices.py", "app/services/invoices.py", "tests/unit/tasks/test_invoices.py"}
+MODULES, QUEUES = "app/tasks/celery_config.py", "app/routing.py"
+PARTS = ("app/tasks", "app/services", "app/routing.py", "docs/schedule.md", "README.md")
+NOT_COPIED = shutil.ignore_patterns(
+    ".*_cache", ".git", ".hypothesis", ".tox", ".venv", "__pycache__", "logs", "var"
+)
+IN_THE_COPY = (
+    *("tests/unit/tasks/test_celery_config.py", "tests/unit/tasks/test_timetable.py"),
+    *("tests/unit/test_docs.py", "tests/unit/test_routing.py", "tests/unit/test_compose.py"),
+    *("tests/unit/loadtests/test_work.py", "tests/unit/loadtests/test_scenarios.py"),
+    *("tests/unit/loadtests/test_objectives.py", "tests/unit/admin/test_schedule.py"),
+    "tests/simulation/marketplace/test_timetable.py",
+    "tests/simulation/marketplace/test_replay.py::test_nobody_comes_after_the_last_hour",
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """As much of the repository as is read and written."""
+    for part in (*PARTS, "pyproject.toml", "tests/unit/tasks"):
+        source, copy = REPOSITORY / part, tmp_path / part
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, copy, ignore=NOT_COPIED)
+        else:
+            shutil.copy(source, copy)
+    return tmp_path
+
+
+def contents(root: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(root)): file.read_text()
+        for file in root.rglob("*")
+        if file.suffix in {".md", ".py", ".toml", ".yml"}
+    }
+
+
+def written(root: Path, *arguments: str) -> set[str]:
+    """The paths that a call has changed or made."""
+    before = contents(root)
+    assert new_task.main(arguments, root) == 0
+    return {path for path, text in contents(root).items() if before.get(path) != text}
+
+
+@pytest.mark.parametrize(
+    ("options", "tables"),
+    [
+        ([], {MODULES}),
+        (["--every", "1h"], {MODULES, "docs/schedule.md"}),
+        (["--queue", "celery"], {MODULES}),
+        (["--queue", "maintenance"], {MODULES, QUEUES, "README.md"}),
+    ],
+    ids=["task", "beat entry", "default queue", "other queue"],
+)
+def test_a_new_module_is_three_files_and_a_row_in_each_table(
+    root: Path, options: Sequence[str], tables: set[str]
+) -> None:
+    assert written(root, NAME, *options) == NEW | tables
+
+
+def test_an_existing_module_gets_one_more_function(root: Path) -> None:
+    test = "tests/unit/tasks/test_bookings_archive.py"
+    files = {"app/tasks/bookings.py", "app/services/bookings.py"}
+    before = contents(root)
+    assert written(root, "bookings.archive") == {*files, test}
+    for path in files:
+        names = [
+            {each.name for each in ast.parse(text[path]).body if isinstance(each, ast.FunctionDef)}
+            for text in (before, contents(root))
+        ]
+        assert names[1] - names[0] == {"archive"}
+        assert names[0] <= names[1]
+
+
+def test_a_second_task_of_a_new_module_is_written_beside_the_first(root: Path) -> None:
+    written(root, NAME)
+    assert written(root, "invoices.send_late") == {
+        "app/tasks/invoices.py",
+        "app/services/invoices.py",
+        "tests/unit/tasks/test_invoices_send_late.py",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        (["--every", "1m"], "* * * * *"),
+        (["--every", "15m"], "*/15 * * * *"),
+        (["--every", "60m"], "0 * * * *"),
+        (["--every", "6h"], "0 */6 * * *"),
+        (["--every", "1d"], "0 0 * * *"),
+        (["--crontab", "0 3 1 * *"], "0 3 1 * *"),
+        (["--crontab", "30 8-17 * * mon-fri"], "30 8-17 * * mon-fri"),
+    ],
+)
+def test_a_beat_entry_is_due_when_it_was_asked_for(
+    root: Path, options: Sequence[str], fields: str
+) -> None:
+    written(root, NAME, *options)
+    row = (root / "docs/schedule.md").read_text().partition("| `invoices-send-monthly` |")[2]
+    assert row.split("|")[:2] == [f" `app.tasks.{NAME}` ", f" `{fields}` "]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["invoices"], "'' is not a name in snake_case"),
+        (["invoices.send-monthly"], "'send-monthly' is not a name in snake_case"),
+        (["Invoices.send"], "'Invoices' is not a name"),
+        (["invoices.2go"], "'2go' is not a name"),
+        (["../x.send"], "is not a name"),
+        (["a.b.c"], "'b.c' is not a name"),
+        ([f"invoices.{'a' * 41}"], "1 to 40 characters"),
+        (["invoices.import"], "'import' is a keyword"),
+        (["class.send"], "'class' is a keyword"),
+        (["invoices.test_send"], "pytest would run 'test_send' as a test"),
+        (["invoices.invoices"], "would shadow its service"),
+        (["invoices.print"], "'print' would shadow"),
+        (["list.send"], "'list' would shadow"),
+        (["invoices.clock"], "'clock' would shadow"),
+        (["app.send"], "'app' would shadow"),
+        (["db.send"], "'db' would shadow"),
+        (["invoices.session"], "'session' would shadow"),
+        (["base.send"], "app/tasks/base.py exists and is not a module of tasks"),
+        (["bookings.mark_no_shows"], "app/tasks/bookings.py has a 'mark_no_shows'"),
+        (["bookings.lessons"], "app/tasks/bookings.py has a 'lessons'"),
+        (["bookings.book"], "app/services/bookings.py has a 'book'"),
+        ([NAME, "--queue", "emial"], "--queue emial: not a queue. Use one of bookings, email"),
+        (
+            ["bookings.archive", "--queue", "email"],
+            "all tasks of bookings go to the queue bookings",
+        ),
+        (["booking.reminders", "--every", "1h"], "has a beat entry 'booking-reminders'"),
+        ([NAME, "--every", "7m"], "--every 7m: not a part of an hour"),
+        ([NAME, "--every", "0h"], "--every 0h: not a part"),
+        ([NAME, "--every", "2d"], "--every 2d: not a part"),
+        ([NAME, "--every", "hourly"], "--every hourly: not a part"),
+        ([NAME, "--crontab", "0 3"], "--crontab '0 3': not five fields"),
+        ([NAME, "--crontab", "0 3 * * *\n"], "not five fields"),
+        ([NAME, "--crontab", '0 3 * * "'], "not five fields"),
+        ([NAME, "--crontab", "61 * * * *"], "--crontab '61 * * * *': "),
+        ([NAME, "--crontab", "0 0 30 2 *"], "never occurs in month_of_year"),
+        ([NAME, "--crontab", "0 3 * * *", "--every", "1h"], "not allowed with argument"),
+        ([], "the following arguments are required: MODULE.FUNCTION"),
+        ([NAME, "--evry", "1h"], "unrecognized arguments: --evry 1h"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_written_is_refused_in_one_line_and_changes_nothing(
+    root: Path, capsys: pytest.CaptureFixture[str], arguments: Sequence[str], said: str
+) -> None:
+    before = contents(root)
+    assert new_task.main(arguments, root) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("new_task: ")
+    assert said in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert contents(root) == before
+
+
+def test_a_folder_in_the_place_of_the_service_is_refused(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "app/services/invoices").mkdir()
+    assert new_task.main([NAME], root) == 2
+    assert "app/services/invoices is a folder" in capsys.readouterr().err
+
+
+def test_what_cannot_be_finished_leaves_nothing_half_done(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(root / "tests")
+    before = contents(root)
+    assert new_task.main([NAME, "--every", "1h"], root) == 2
+    assert "test_invoices.py: No such file or directory" in capsys.readouterr().err
+    assert contents(root) == before
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("options", [[], ["--every", "1h"]], ids=["task", "beat entry"])
+def test_in_a_copy_the_tests_pass_with_five_files_at_most(
+    tmp_path: Path, options: Sequence[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(REPOSITORY, copy, ignore=NOT_COPIED)
+    before = contents(copy)
+    ran(copy, "scripts/new_task", NAME, *options)
+    changed = sorted(path for path, text in contents(copy).items() if before.get(path) != text)
+    assert len(changed) <= 5
+    assert set(changed) >= NEW
+    python = [path for path in changed if path.endswith(".py")]
+    ran(copy, sys.executable, "-m", "ruff", "check", *python)
+    ran(copy, sys.executable, "-m", "ruff", "format", "--check", *python)
+    ran(copy, sys.executable, "-m", "mypy", "app/tasks/invoices.py", "app/services/invoices.py")
+    pytest = (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly")
+    ran(copy, *pytest, "tests/unit/tasks/test_invoices.py", *IN_THE_COPY)
+    service = copy / "app/services/invoices.py"
+    service.write_text(service.read_text().replace("<= now", "> now"))
+    ran(copy, *pytest, "tests/unit/tasks/test_invoices.py", status=1)
+
+
+def ran(folder: Path, *command: str, status: int = 0) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+    assert done.returncode == status, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
