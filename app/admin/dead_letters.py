@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app import clock, db, schema
 from app.admin import entries, task_names
-from app.admin.arguments import UsageError, add_json, duration
+from app.admin.arguments import UsageError, add_json, add_yes, confirm, duration
 from app.admin.output import age, as_json, exact, several, table
 from app.domain.errors import one_line
 from app.models import OutboxEntry, OutboxState
@@ -30,23 +30,22 @@ def add_to(topics: Any) -> None:
     listed.set_defaults(run=_list)
 
     show = actions.add_parser("show", help="one dead letter, with every error")
-    show.add_argument("id", metavar="ID")
+    show.add_argument("id", metavar="ID", help="an id, or a unique beginning of one")
     show.set_defaults(run=_show)
 
     retry = actions.add_parser("retry", help="run dead letters again, under the same ids")
-    retry.add_argument("ids", nargs="*", metavar="ID")
-    retry.add_argument("--all", action="store_true", help="every one of the task, with --task")
-    retry.add_argument("--task", metavar="NAME", help="with --all: whose dead letters")
+    entries.add_choice(retry)
     retry.set_defaults(run=_retry)
 
-    purge = actions.add_parser("purge", help="delete old dead letters")
+    purge = actions.add_parser("purge", help="delete dead letters")
+    purge.add_argument("ids", nargs="*", metavar="ID", help="ids, or unique beginnings of ids")
     purge.add_argument(
         "--before",
         type=duration,
-        required=True,
         metavar="30d",
-        help="what died longer ago than this: 30s, 5m, 2h, 30d",
+        help="those that died longer ago than this: 30s, 5m, 2h, 30d",
     )
+    add_yes(purge)
     purge.set_defaults(run=_purge)
     for action in (listed, show, retry, purge):
         add_json(action)
@@ -104,7 +103,8 @@ def _check_task(session: Session, name: str | None) -> None:
 def _show(chosen: argparse.Namespace) -> int:
     schema.check(db.engine())
     with db.reading() as session:
-        letter = status.entry(session, chosen.id)
+        (entry_id,) = entries.whole_ids(session, [chosen.id])
+        letter = status.entry(session, entry_id)
     if letter is None:
         raise dead_letters.UnknownEntriesError([chosen.id])
     if letter.state is not OutboxState.DEAD:
@@ -122,14 +122,7 @@ def _show(chosen: argparse.Namespace) -> int:
 
 
 def _retry(chosen: argparse.Namespace) -> int:
-    if chosen.all and chosen.ids:
-        raise UsageError(f"{COMMAND} retry: give ids or --all, not both")
-    if chosen.all and chosen.task is None:
-        raise UsageError(f"{COMMAND} retry: --all needs --task NAME")
-    if chosen.task is not None and not chosen.all:
-        raise UsageError(f"{COMMAND} retry: --task NAME goes with --all")
-    if not chosen.all and not chosen.ids:
-        raise UsageError(f"{COMMAND} retry: which? Give ids, or --all --task NAME")
+    entries.check_choice(chosen, f"{COMMAND} retry")
     schema.check(db.engine())
     if chosen.all:
         with db.reading() as session:
@@ -149,8 +142,10 @@ def _retry(chosen: argparse.Namespace) -> int:
 
 
 def _retry_these(entry_ids: list[str]) -> dead_letters.Retried:
+    with db.reading() as session:
+        wanted = entries.whole_ids(session, entry_ids)
     with db.transaction() as session:
-        return dead_letters.retry(session, entry_ids, now=clock.utcnow())
+        return dead_letters.retry(session, wanted, now=clock.utcnow())
 
 
 def _retry_all(task: str) -> dead_letters.Retried:
@@ -165,19 +160,36 @@ def _retry_all(task: str) -> dead_letters.Retried:
 
 
 def _purge(chosen: argparse.Namespace) -> int:
+    if bool(chosen.ids) == (chosen.before is not None):
+        raise UsageError(f"{COMMAND} purge: give ids, or --before 30d")
     schema.check(db.engine())
-    before = clock.utcnow() - chosen.before
+    before = ids = None
+    left: dict[str, OutboxState] = {}
+    with db.reading() as session:
+        if chosen.ids:
+            ids = entries.whole_ids(session, chosen.ids)
+            states = dead_letters.states(session, ids)
+            left = {each: state for each, state in states.items() if state != OutboxState.DEAD}
+            number = len(ids) - len(left)
+        else:
+            before = clock.utcnow() - chosen.before
+            number = sum(dead_letters.count(session, before=before).values())
+    what = "" if chosen.before is None else f" of more than {exact(chosen.before)} ago"
+    if number > 1:
+        confirm(f"Delete {several(number, 'dead letter')}{what}?", yes=chosen.yes)
     purged = 0
     while True:
         with db.transaction() as session:
-            batch = dead_letters.purge(session, before=before)
+            batch = dead_letters.purge(session, before=before, entry_ids=ids)
         if not batch:
             break
         purged += batch
     if chosen.json:
-        as_json({"purged": purged})
+        as_json({"purged": purged} | ({"left": left} if ids else {}))
         return 0
-    print(f"{several(purged, 'dead letter')} of more than {exact(chosen.before)} ago deleted")
+    print(f"{several(purged, 'dead letter')}{what} deleted")
+    for entry_id, state in left.items():
+        print(f"{entry_id} is {state}: left as it is")
     return 0
 
 

@@ -1,15 +1,96 @@
-"""One outbox entry, for a person and for a machine."""
+"""Outbox entries as an operator chooses and sees them."""
 
+import argparse
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy import ColumnElement, String, cast, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
 from app import routing
+from app.admin.arguments import UsageError
 from app.admin.output import age, figures, instant
 from app.domain.errors import one_line, printable
 from app.models import OutboxEntry, OutboxState
+from app.outbox.dead_letters import UnknownEntriesError
 
 SHOWN = 50
 """Rows of a list for a person; a machine gets all."""
+
+
+CANDIDATES = 5
+"""Ids that a message lists where the operator typed the beginning of several."""
+SHORT_ID = 23
+"""Signs of an id in a table: its millisecond and 26 random bits."""
+
+
+def add_choice(action: argparse.ArgumentParser) -> None:
+    """Add ``ID... | --all --task NAME``."""
+    action.add_argument("ids", nargs="*", metavar="ID", help="ids, or unique beginnings of ids")
+    action.add_argument("--all", action="store_true", help="every one of the task, with --task")
+    action.add_argument("--task", metavar="NAME", help="with --all: the task")
+
+
+def check_choice(chosen: argparse.Namespace, command: str) -> None:
+    """Raise ``UsageError`` unless ids or a task are chosen."""
+    if chosen.all and chosen.ids:
+        raise UsageError(f"{command}: give ids or --all, not both")
+    if chosen.all and chosen.task is None:
+        raise UsageError(f"{command}: --all needs --task NAME")
+    if chosen.task is not None and not chosen.all:
+        raise UsageError(f"{command}: --task NAME goes with --all")
+    if not chosen.all and not chosen.ids:
+        raise UsageError(f"{command}: which? Give ids, or --all --task NAME")
+
+
+def whole_ids(session: Session, typed: Sequence[str]) -> list[str]:
+    """The ids of the entries that the operator means, each once; see ``whole_id``.
+
+    Raises ``UnknownEntriesError`` for ids and beginnings that no entry has.
+    """
+    found = {each: whole_id(session, OutboxEntry.id, each) for each in typed}
+    unknown = [each for each, entry_id in found.items() if entry_id is None]
+    if unknown:
+        raise UnknownEntriesError(unknown)
+    return list(dict.fromkeys(entry_id for entry_id in found.values() if entry_id is not None))
+
+
+def whole_id(session: Session, column: InstrumentedAttribute[Any], typed: str) -> str | None:
+    """The id in ``column`` that is ``typed``, else the only one that begins so; ``None``: none.
+
+    Raises ``UsageError`` where several begin so. Reads the whole index.
+    """
+    ids: ColumnElement[str] = column.expression
+    if not isinstance(column.type, String):
+        ids = cast(column, String)
+    if session.scalar(select(column).where(ids == typed)) is not None:
+        return typed
+    if not typed:
+        raise UsageError("an id is empty")
+    found = session.scalars(
+        select(ids)
+        .where(func.substr(ids, 1, len(typed)) == typed)
+        .order_by(ids)
+        .limit(CANDIDATES + 1)
+    ).all()
+    if len(found) > 1:
+        listed = ", ".join(found[:CANDIDATES]) + (" and more" if len(found) > CANDIDATES else "")
+        raise UsageError(f"{typed!r} is the beginning of several ids: {listed}. Type more of it")
+    return found[0] if found else None
+
+
+def short_ids(ids: Sequence[str]) -> list[str]:
+    """Beginnings of the ids that are as long as a table has room for, or as they must differ."""
+    differ = len(set(ids))
+    sizes = range(SHORT_ID, max(map(len, ids), default=0) + SHORT_ID)
+    length = next(size for size in sizes if len({each[:size] for each in ids}) == differ)
+    return [each[:length] for each in ids]
+
+
+def attempts(entry: OutboxEntry) -> int:
+    """How many attempts have ended, or were given up with the entry."""
+    return entry.tries + (entry.state in {OutboxState.DONE, OutboxState.DEAD})
 
 
 def described(entry: OutboxEntry) -> dict[str, Any]:

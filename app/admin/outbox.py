@@ -1,19 +1,23 @@
 """``python -m app.admin outbox``: does the outbox keep up, and what is with one entry."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from app import clock, db, schema
+from app import clock, db, routing, schema
 from app.admin import entries, task_names
-from app.admin.arguments import add_json
+from app.admin.arguments import UsageError, add_json, add_yes, confirm
 from app.admin.output import age, as_json, figures, several, table
+from app.domain.errors import one_line
 from app.models import OutboxEntry, OutboxState
-from app.outbox import BrokerUnavailableError, guard, status
+from app.outbox import BrokerUnavailableError, dead_letters, guard, status
 from app.outbox.dead_letters import UnknownEntriesError
+from app.outbox.figures import Retrying
 from app.outbox.publish import attached
-from app.outbox.status import Status
+from app.outbox.status import Status, Wanted
+from app.services import health
 
 COMMAND = "python -m app.admin outbox"
 PUMP_PATIENCE = timedelta(minutes=1)
@@ -26,33 +30,51 @@ def add_to(topics: Any) -> None:
     topic = topics.add_parser("outbox", help="work that is planned, waiting and done")
     actions = topic.add_subparsers(dest="action", required=True)
     overview = actions.add_parser("status", help="how much waits, and for how long")
+    overview.add_argument("--by-task", action="store_true", help="also the figures of each task")
     overview.set_defaults(run=_status)
-    listed = actions.add_parser("list", help="what is pending, the longest due first")
+    listed = actions.add_parser("list", help="entries of a state: pending where none is given")
+    listed.add_argument(
+        "--state",
+        choices=status.STATES,
+        default="pending",
+        help=f"pending is all of {', '.join(status.PENDING[1:])}",
+    )
     listed.add_argument("--task", metavar="NAME", help="only of this task")
+    listed.add_argument("--queue", metavar="NAME", help="only of this queue")
     listed.set_defaults(run=_list)
     show = actions.add_parser("show", help="one entry, whatever its state")
+    show.add_argument("id", metavar="ID", help="an id, or a unique beginning of one")
     show.set_defaults(run=_show)
-    cancel = actions.add_parser("cancel", help="cancel a pending entry")
+    retry = actions.add_parser("retry", help="make the next attempt of failed work due now")
+    retry.set_defaults(run=_retry)
+    cancel = actions.add_parser("cancel", help="cancel pending entries")
+    add_yes(cancel)
     cancel.set_defaults(run=_cancel)
-    for action in (show, cancel):
-        action.add_argument("id", metavar="ID")
-    for action in (overview, listed, show, cancel):
+    for action in (retry, cancel):
+        entries.add_choice(action)
+    for action in (overview, listed, show, retry, cancel):
         add_json(action)
 
 
 def _status(chosen: argparse.Namespace) -> int:
     schema.check(db.engine())
     with db.reading() as session:
-        seen = status.read(session, now=clock.utcnow())
+        now = clock.utcnow()
+        seen = status.read(session, now=now)
+        retrying = health.retrying(session, now=now)
+        tasks = status.by_task(session, now=now) if chosen.by_task else None
     silence = broker_silence()
     if chosen.json:
         counted = asdict(seen)
         for name in ("oldest", "oldest_unpublished"):
             counted[f"{name}_seconds"] = counted.pop(name)
+        counted["retrying"] = {task: asdict(each) for task, each in retrying.items()}
+        if tasks is not None:
+            counted["tasks"] = {task: _of_task(each) for task, each in tasks.items()}
         counted["redis"] = "ok" if silence is None else "down"
         as_json(counted)
         return 0
-    print(_verdict(seen))
+    print(_verdict(seen, retrying))
     if silence is not None:
         print(f"nothing can be published now: {silence}")
     print()
@@ -69,49 +91,106 @@ def _status(chosen: argparse.Namespace) -> int:
             ("cancelled", f"{seen.cancelled:>9,}"),
         ]
     )
+    if retrying:
+        print()
+        table(
+            ("RETRYING", "ENTRIES", "FOR", "MOST FREQUENT ERROR"),
+            [
+                (task, f"{each.number:,}", _seconds(each.oldest_seconds), each.error)
+                for task, each in retrying.items()
+            ],
+            numbers=(1,),
+        )
+    if tasks:
+        print()
+        table(
+            ("TASK", "PENDING", "RETRYING", "DEAD", "OLDEST DUE FOR"),
+            [
+                (task, f"{each.pending:,}", f"{each.retrying:,}", f"{each.dead:,}", _age(each))
+                for task, each in tasks.items()
+            ],
+            numbers=(1, 2, 3),
+        )
     print()
-    print(f"{COMMAND} list | show ID | cancel ID")
+    print(f"{COMMAND} list | show ID | retry ID | cancel ID")
     if seen.dead:
         print("python -m app.admin deadletters list")
     return 0
 
 
+def _of_task(counts: status.OfTask) -> dict[str, Any]:
+    figures = asdict(counts)
+    figures["oldest_seconds"] = figures.pop("oldest")
+    return figures
+
+
+def _age(counts: status.OfTask) -> str:
+    return "-" if counts.oldest is None else age(counts.oldest)
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else age(timedelta(seconds=seconds))
+
+
 def _list(chosen: argparse.Namespace) -> int:
     schema.check(db.engine())
+    wanted = Wanted(chosen.state, task=chosen.task, queue=chosen.queue)
+    now = clock.utcnow()
     with db.reading() as session:
-        found = status.pending(
-            session, task=chosen.task, limit=None if chosen.json else entries.SHOWN
-        )
-    if not found and chosen.task is not None:
-        task_names.check(chosen.task)
+        found = status.find(session, wanted, now=now, limit=None if chosen.json else entries.SHOWN)
+        total = len(found) if chosen.json else status.count(session, wanted, now=now)
+    if not found:
+        _check_names(wanted)
     if chosen.json:
         as_json([entries.described(entry) for entry in found])
         return 0
-    of_task = f" of {chosen.task}" if chosen.task else ""
-    if not found:
-        print(f"nothing{of_task} is pending")
-        return 0
-    with db.reading() as session:
-        total = status.count_pending(session, task=chosen.task)
-    print(f"{several(total, 'pending entry')}{of_task}, the longest due first")
-    print()
-    now = clock.utcnow()
-    table(
-        ("ID", "DUE", "WHERE", "TASK"),
-        [(entry.id, *_due_and_where(entry, now), entry.task) for entry in found],
+    asked = (f" of {chosen.task}" if chosen.task else "") + (
+        f" in {chosen.queue}" if chosen.queue else ""
     )
+    if not found:
+        print(f"nothing{asked} is {chosen.state}")
+        return 0
+    ended = chosen.state in status.ENDED
+    order = "latest" if ended else "longest due"
+    print(f"{several(total, f'{chosen.state} entry')}{asked}, the {order} first")
+    short = dict(zip(found, entries.short_ids([entry.id for entry in found]), strict=True))
+    for task in dict.fromkeys(entry.task for entry in found):
+        of_task = [entry for entry in found if entry.task == task]
+        print()
+        print(f"{one_line(task)}: {len(of_task):,}")
+        table(
+            ("ID", "STATE", "QUEUE", "ATTEMPTS", "ENDED" if ended else "DUE", "LAST ERROR"),
+            [
+                (
+                    short[entry],
+                    status.stage(entry, now=now),
+                    entry.queue,
+                    entries.attempts(entry),
+                    _when((entry.finished_at or entry.created_at) if ended else entry.due_at, now),
+                    entries.last_error(entry),
+                )
+                for entry in of_task
+            ],
+            numbers=(3,),
+        )
     print()
     if total > len(found):
         print(f"{total - len(found):,} more are not shown: --json lists all")
-    print(f"{COMMAND} show ID | cancel ID")
+    print(f"{COMMAND} show ID | retry ID | cancel ID")
     return 0
 
 
-def _due_and_where(entry: OutboxEntry, now: datetime) -> tuple[str, str]:
-    if entry.due_at > now:
-        return f"in {age(entry.due_at - now)}", "later"
-    where = "unpublished" if entry.published_at is None else entry.queue
-    return f"{age(now - entry.due_at)} ago", where
+def _check_names(wanted: Wanted) -> None:
+    """Raise ``UsageError`` for a task or queue that there is not."""
+    if wanted.task is not None:
+        task_names.check(wanted.task)
+    if wanted.queue is not None and not routing.is_queue(wanted.queue):
+        names = ", ".join(spec.name for spec in routing.QUEUES)
+        raise UsageError(f"there is no queue {wanted.queue!r}, only {names}")
+
+
+def _when(instant: datetime, now: datetime) -> str:
+    return f"in {age(instant - now)}" if instant > now else f"{age(now - instant)} ago"
 
 
 def broker_silence() -> str | None:
@@ -130,12 +209,17 @@ def broker_silence() -> str | None:
     return None
 
 
-def _verdict(seen: Status) -> str:
+def _verdict(seen: Status, retrying: Mapping[str, Retrying]) -> str:
     if seen.oldest_unpublished is not None and seen.oldest_unpublished > PUMP_PATIENCE:
         return (
             f"{several(seen.unpublished, 'due entry')} not published, the oldest for "
             f"{age(seen.oldest_unpublished)}: does beat run, does Redis answer?"
         )
+    if retrying:
+        number = sum(each.number for each in retrying.values())
+        oldest = max((each.oldest_seconds or 0 for each in retrying.values()), default=0)
+        are = "has failed and is" if number == 1 else "have failed and are"
+        return f"{several(number, 'entry')} {are} retried, the oldest for {_seconds(oldest)}"
     if seen.dead:
         return f"{several(seen.dead, 'dead letter')}; the rest goes on"
     due = seen.published + seen.unpublished
@@ -153,21 +237,88 @@ def _show(chosen: argparse.Namespace) -> int:
         as_json(entries.described(entry))
         return 0
     entries.show(entry, waiting=clock.utcnow() - entry.due_at)
+    print()
     if entry.state is OutboxState.PENDING:
-        print()
-        print(f"{COMMAND} cancel {entry.id}")
+        retry = f"retry {entry.id} | " if entry.tries else ""
+        print(f"{COMMAND} {retry}cancel {entry.id}")
     if entry.state is OutboxState.DEAD:
-        print()
         print(f"python -m app.admin deadletters retry {entry.id}")
     return 0
 
 
-def _cancel(chosen: argparse.Namespace) -> int:
+def _retry(chosen: argparse.Namespace) -> int:
+    entries.check_choice(chosen, f"{COMMAND} retry")
     schema.check(db.engine())
-    _found(chosen.id)
+    now = clock.utcnow()
+    left: dict[str, str] = {}
+    if chosen.all:
+        retried = _attempt_all_now(chosen.task, now)
+    else:
+        with db.reading() as session:
+            ids = entries.whole_ids(session, chosen.ids)
+        with db.transaction() as session:
+            due = dead_letters.attempt_now(session, ids, now=now)
+            due += dead_letters.retry(session, ids, now=now).retried
+            retried = [entry_id for entry_id in ids if entry_id in due]
+            for entry_id in ids:
+                entry = None if entry_id in due else status.entry(session, entry_id)
+                if entry is not None:
+                    left[entry_id] = _why_left(entry, now)
+    forbidden = not {"later", "cancelled"}.isdisjoint(left.values())
+    if chosen.json:
+        as_json({"retried": retried, "left": left})
+        return int(forbidden)
+    of_task = f" of {chosen.task}" if chosen.all else ""
+    are = "is" if len(retried) == 1 else "are"
+    print(f"{several(len(retried), 'entry')}{of_task} {are} due now")
+    for entry_id, why in left.items():
+        print(f"{entry_id} is {_LEFT.get(why, why)}: left as it is")
+    if retried:
+        print("beat publishes them within seconds")
+    return int(forbidden)
+
+
+_LEFT = {
+    "later": "planned for later and has not failed",
+    "published": "published already",
+    "unpublished": "due already",
+}
+
+
+def _why_left(entry: OutboxEntry, now: datetime) -> str:
+    """The state that keeps an entry from being made due."""
+    if entry.state is not OutboxState.PENDING:
+        return entry.state.value
+    if entry.published_at is not None:
+        return "published"
+    return "later" if entry.due_at > now else "unpublished"
+
+
+def _attempt_all_now(task: str, now: datetime) -> list[str]:
+    with db.reading() as session:
+        waiting = status.count(session, Wanted("retrying", task=task), now=now)
+    if not waiting:
+        task_names.check(task)
+    made: list[str] = []
+    while True:
+        with db.transaction() as session:
+            batch = dead_letters.attempt_all_now(session, task, now=now)
+        if not batch:
+            return made
+        made += batch
+
+
+def _cancel(chosen: argparse.Namespace) -> int:
+    entries.check_choice(chosen, f"{COMMAND} cancel")
+    schema.check(db.engine())
+    if chosen.all:
+        return _cancel_all(chosen)
+    if len(chosen.ids) > 1:
+        raise UsageError(f"{COMMAND} cancel: give one id, or --all --task NAME")
+    entry = _found(chosen.ids[0])
     with db.transaction() as session:
-        cancelled = guard.cancel(session, chosen.id, now=clock.utcnow())
-    entry = _found(chosen.id)
+        cancelled = guard.cancel(session, entry.id, now=clock.utcnow())
+    entry = _found(entry.id)
     if chosen.json:
         as_json({"id": entry.id, "cancelled": cancelled, "state": entry.state})
     elif cancelled:
@@ -177,9 +328,34 @@ def _cancel(chosen: argparse.Namespace) -> int:
     return 0 if entry.state is OutboxState.CANCELLED else 1
 
 
-def _found(entry_id: str) -> OutboxEntry:
+def _cancel_all(chosen: argparse.Namespace) -> int:
+    until = clock.utcnow()
     with db.reading() as session:
+        pending = status.count(session, Wanted(task=chosen.task), now=until)
+    if not pending:
+        task_names.check(chosen.task)
+    if pending > 1:
+        question = f"Cancel {several(pending, 'pending entry')} of {chosen.task}?"
+        confirm(question, yes=chosen.yes)
+    cancelled = 0
+    while True:
+        with db.transaction() as session:
+            batch = dead_letters.cancel_all(session, chosen.task, until=until, now=clock.utcnow())
+        if not batch:
+            break
+        cancelled += batch
+    if chosen.json:
+        as_json({"cancelled": cancelled})
+        return 0
+    are = "is" if cancelled == 1 else "are"
+    print(f"{several(cancelled, 'entry')} of {chosen.task} {are} cancelled")
+    return 0
+
+
+def _found(typed: str) -> OutboxEntry:
+    with db.reading() as session:
+        (entry_id,) = entries.whole_ids(session, [typed])
         entry = status.entry(session, entry_id)
     if entry is None:
-        raise UnknownEntriesError([entry_id])
+        raise UnknownEntriesError([typed])
     return entry

@@ -1,4 +1,4 @@
-"""Dead letters: entries whose work failed for good. Seen, run again, thrown away.
+"""What operators order: dead letters run again or deleted, waiting work due now or cancelled.
 
 Every change asks for the state in its own condition, so it does no harm beside workers,
 pumps and other operators.
@@ -56,15 +56,32 @@ def find(
 
 
 def count(
-    session: Session, *, task: str | None = None, since: datetime | None = None
+    session: Session,
+    *,
+    task: str | None = None,
+    since: datetime | None = None,
+    before: datetime | None = None,
 ) -> dict[str, int]:
-    """How many dead letters each task has, of those that ``find`` finds."""
+    """How many dead letters each task has, of those that ``find`` finds or ``purge`` deletes."""
     rows = session.execute(
         select(OutboxEntry.task, func.count())
-        .where(*_dead(task=task, since=since))
+        .where(*_dead(task=task, since=since, before=before))
         .group_by(OutboxEntry.task)
     )
     return dict(rows.all())
+
+
+def states(session: Session, entry_ids: Sequence[str]) -> dict[str, OutboxState]:
+    """The state of each of the entries that there are."""
+    found: dict[str, OutboxState] = {}
+    for start in range(0, len(entry_ids), BATCH):
+        batch = entry_ids[start : start + BATCH]
+        found |= dict(
+            session.execute(
+                select(OutboxEntry.id, OutboxEntry.state).where(OutboxEntry.id.in_(batch))
+            ).all()
+        )
+    return found
 
 
 def retry(session: Session, entry_ids: Sequence[str], *, now: datetime) -> Retried:
@@ -76,27 +93,17 @@ def retry(session: Session, entry_ids: Sequence[str], *, now: datetime) -> Retri
     anything is changed.
     """
     wanted = list(dict.fromkeys(entry_ids))
-    batches = [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
-    known: set[str] = set()
-    for batch in batches:
-        known.update(session.scalars(select(OutboxEntry.id).where(OutboxEntry.id.in_(batch))))
+    known = states(session, wanted)
     if len(known) < len(wanted):
         raise UnknownEntriesError([entry_id for entry_id in wanted if entry_id not in known])
     retried: set[str] = set()
-    states: dict[str, OutboxState] = {}
-    for batch in batches:
+    for start in range(0, len(wanted), BATCH):
+        batch = wanted[start : start + BATCH]
         retried.update(_make_pending(session, OutboxEntry.id.in_(batch), now=now))
-        rows = session.execute(
-            select(OutboxEntry.id, OutboxEntry.state).where(OutboxEntry.id.in_(batch))
-        )
-        states.update(rows.all())
+    left = states(session, [entry_id for entry_id in wanted if entry_id not in retried])
     return Retried(
         [entry_id for entry_id in wanted if entry_id in retried],
-        {
-            entry_id: states[entry_id]
-            for entry_id in wanted
-            if entry_id in states and entry_id not in retried
-        },
+        {entry_id: left[entry_id] for entry_id in wanted if entry_id in left},
     )
 
 
@@ -117,19 +124,87 @@ def retry_all(
     return _make_pending(session, OutboxEntry.id.in_(chosen.scalar_subquery()), now=now)
 
 
-def purge(session: Session, *, before: datetime, limit: int = BATCH) -> int:
-    """Delete up to ``limit`` dead letters that died before ``before``; how many there were.
+def purge(
+    session: Session,
+    *,
+    before: datetime | None = None,
+    entry_ids: Sequence[str] | None = None,
+    limit: int = BATCH,
+) -> int:
+    """Delete up to ``limit`` dead letters; return how many there were.
 
-    Their keys are free then, and a message of theirs that still comes is skipped.
+    Only those that died before ``before``, and only those of ``entry_ids``, where given. Their
+    keys are free then, and a message of theirs that still comes is skipped.
     """
+    chosen = [*_dead(before=before)]
+    if entry_ids is not None:
+        chosen.append(OutboxEntry.id.in_(entry_ids))
     return delete_batch(
-        session,
-        OutboxEntry.id,
-        *_dead(),
-        OutboxEntry.finished_at < before,
-        oldest=OutboxEntry.finished_at,
-        limit=limit,
+        session, OutboxEntry.id, *chosen, oldest=OutboxEntry.finished_at, limit=limit
     )
+
+
+def attempt_now(session: Session, entry_ids: Sequence[str], *, now: datetime) -> list[str]:
+    """Make entries that wait for their next attempt due at ``now``; return their ids.
+
+    They keep their failed attempts. Entries that have not failed, are due already, are
+    published or have ended are left as they are.
+    """
+    return _make_due(session, OutboxEntry.id.in_(entry_ids), now=now)
+
+
+def attempt_all_now(
+    session: Session, task: str, *, now: datetime, limit: int | None = None
+) -> list[str]:
+    """Do as ``attempt_now`` for up to ``limit`` entries of ``task``; none when there are no more.
+
+    ``now`` stays the same from batch to batch.
+    """
+    chosen = (
+        select(OutboxEntry.id)
+        .where(OutboxEntry.task == task, *_waits_for_attempt(now))
+        .order_by(OutboxEntry.due_at, OutboxEntry.id)
+        .limit(limit or BATCH)
+    )
+    return _make_due(session, OutboxEntry.id.in_(chosen.scalar_subquery()), now=now)
+
+
+def cancel_all(
+    session: Session, task: str, *, until: datetime, now: datetime, limit: int | None = None
+) -> int:
+    """Cancel up to ``limit`` pending entries of ``task`` that were planned at ``until`` or before.
+
+    Returns how many there were; 0 when there are no more.
+    """
+    chosen = (
+        select(OutboxEntry.id)
+        .where(OutboxEntry.task == task, OutboxEntry.pending(), OutboxEntry.created_at <= until)
+        .order_by(OutboxEntry.id)
+        .limit(limit or BATCH)
+    )
+    cancelled = session.scalars(
+        update(OutboxEntry)
+        .where(OutboxEntry.id.in_(chosen.scalar_subquery()), OutboxEntry.pending())
+        .values(state=OutboxState.CANCELLED, finished_at=now)
+        .returning(OutboxEntry.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(cancelled.all())
+
+
+def _waits_for_attempt(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (OutboxEntry.retrying(), OutboxEntry.published_at.is_(None), OutboxEntry.due_at > now)
+
+
+def _make_due(session: Session, *chosen: ColumnElement[bool], now: datetime) -> list[str]:
+    made = session.scalars(
+        update(OutboxEntry)
+        .where(*chosen, *_waits_for_attempt(now))
+        .values(due_at=now)
+        .returning(OutboxEntry.id)
+        .execution_options(synchronize_session=False)
+    )
+    return list(made)
 
 
 def _make_pending(session: Session, *chosen: ColumnElement[bool], now: datetime) -> list[str]:
@@ -155,11 +230,13 @@ def _make_pending(session: Session, *chosen: ColumnElement[bool], now: datetime)
 
 
 def _dead(
-    *, task: str | None = None, since: datetime | None = None
+    *, task: str | None = None, since: datetime | None = None, before: datetime | None = None
 ) -> tuple[ColumnElement[bool], ...]:
     conditions: list[Any] = [OutboxEntry.state == OutboxState.DEAD]
     if task is not None:
         conditions.append(OutboxEntry.task == task)
     if since is not None:
         conditions.append(OutboxEntry.finished_at >= since)
+    if before is not None:
+        conditions.append(OutboxEntry.finished_at < before)
     return tuple(conditions)

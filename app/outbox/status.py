@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, case, func, select
 from sqlalchemy.orm import Session
 
 from app.models import OutboxEntry, OutboxState
@@ -68,31 +68,110 @@ def entry(session: Session, entry_id: str) -> OutboxEntry | None:
     return session.get(OutboxEntry, entry_id)
 
 
-def pending(
-    session: Session, *, task: str | None = None, limit: int | None = None
+@dataclass(frozen=True)
+class OfTask:
+    """The entries of one task that are not over, or are dead."""
+
+    pending: int
+    retrying: int
+    """Pending ones whose last attempt failed."""
+    dead: int
+    oldest: timedelta | None
+    """For how long the oldest pending one has been due."""
+
+
+def by_task(session: Session, *, now: datetime) -> dict[str, OfTask]:
+    """Count the entries of each task that has pending or dead ones. Reads the whole table."""
+
+    def number(condition: ColumnElement[bool]) -> ColumnElement[int]:
+        return func.sum(case((condition, 1), else_=0))
+
+    due = OutboxEntry.pending() & (OutboxEntry.due_at <= now)
+    rows = session.execute(
+        select(
+            OutboxEntry.task,
+            number(OutboxEntry.pending()),
+            number(OutboxEntry.retrying()),
+            number(OutboxEntry.dead()),
+            func.min(case((due, OutboxEntry.due_at))),
+        )
+        .where(OutboxEntry.pending() | OutboxEntry.dead())
+        .group_by(OutboxEntry.task)
+        .order_by(OutboxEntry.task)
+    )
+    return {
+        task: OfTask(pending, retrying, dead, _age(since, now))
+        for task, pending, retrying, dead, since in rows
+    }
+
+
+PENDING = ("pending", "unpublished", "published", "later", "retrying")
+"""``pending`` is all of the others, which overlap: a retry may be published."""
+ENDED = (OutboxState.DONE.value, OutboxState.DEAD.value, OutboxState.CANCELLED.value)
+STATES = (*PENDING, *ENDED)
+"""What an entry can be asked for by."""
+
+
+def stage(entry: OutboxEntry, *, now: datetime) -> str:
+    """The most telling of ``STATES`` that the entry is in."""
+    if entry.state is not OutboxState.PENDING:
+        return entry.state.value
+    if entry.tries:
+        return "retrying"
+    if entry.published_at is not None:
+        return "published"
+    return "later" if entry.due_at > now else "unpublished"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which entries are asked for; ``None`` is any."""
+
+    state: str = "pending"
+    """One of ``STATES``."""
+    task: str | None = None
+    queue: str | None = None
+
+    def conditions(self, now: datetime) -> list[ColumnElement[bool]]:
+        unpublished = OutboxEntry.pending() & OutboxEntry.published_at.is_(None)
+        chosen = {
+            "pending": OutboxEntry.pending(),
+            "unpublished": unpublished & (OutboxEntry.due_at <= now),
+            "published": OutboxEntry.pending() & OutboxEntry.published_at.is_not(None),
+            "later": unpublished & (OutboxEntry.due_at > now),
+            "retrying": OutboxEntry.retrying(),
+        }.get(self.state, OutboxEntry.state == self.state)
+        conditions = [chosen]
+        if self.task is not None:
+            conditions.append(OutboxEntry.task == self.task)
+        if self.queue is not None:
+            conditions.append(OutboxEntry.queue == self.queue)
+        return conditions
+
+
+def find(
+    session: Session, wanted: Wanted, *, now: datetime, limit: int | None = None
 ) -> list[OutboxEntry]:
-    """Entries that are still to be done, the longest due first; of ``task`` alone where given.
+    """The wanted entries: pending ones the longest due first, ended ones the latest first.
 
     Reads the whole table, as ``read`` does.
     """
+    ended = wanted.state in ENDED
+    order = OutboxEntry.finished_at.desc() if ended else OutboxEntry.due_at
     return list(
         session.scalars(
             select(OutboxEntry)
-            .where(OutboxEntry.pending(), *_of(task))
-            .order_by(OutboxEntry.due_at, OutboxEntry.id)
+            .where(*wanted.conditions(now))
+            .order_by(order, OutboxEntry.id)
             .limit(limit)
         )
     )
 
 
-def count_pending(session: Session, *, task: str | None = None) -> int:
-    """How many ``pending`` finds."""
-    number, _ = _waiting(session, *_of(task))
-    return number
-
-
-def _of(task: str | None) -> tuple[ColumnElement[bool], ...]:
-    return () if task is None else (OutboxEntry.task == task,)
+def count(session: Session, wanted: Wanted, *, now: datetime) -> int:
+    """How many entries ``find`` finds without a limit."""
+    chosen = select(func.count()).select_from(OutboxEntry).where(*wanted.conditions(now))
+    return session.scalars(chosen).one()
 
 
 def _waiting(session: Session, *conditions: ColumnElement[bool]) -> tuple[int, datetime | None]:

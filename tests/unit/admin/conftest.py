@@ -1,15 +1,19 @@
 """Commands typed in the test's process, on a database of their own."""
 
+import io
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from app import db, outbox
 from app.admin.__main__ import main
+from app.models import OutboxEntry
 from app.outbox import guard
 from app.outbox.guard import Delivery
 from app.tasks.testing import without_broker
@@ -83,3 +87,40 @@ def done(now: FakeClock) -> str:
     with db.transaction() as session:
         guard.mark_done(session, Delivery(entry_id, TASK), now=now.now)
     return entry_id
+
+
+def failing(
+    now: FakeClock,
+    *args: Any,
+    task: str = TASK,
+    error: str = "ConnectionError: refused",
+    wait: timedelta = timedelta(minutes=5),
+    attempts: int = 1,
+) -> str:
+    """An entry whose attempts have failed so far; the next one is due after ``wait``."""
+    entry_id = planned(*args, task=task)
+    with db.transaction() as session:
+        for tries in range(attempts):
+            attempt = Delivery(entry_id, task, tries=tries)
+            guard.put_back(session, attempt, due_at=now.now + wait, error=error, now=now.now)
+    return entry_id
+
+
+def publish(entry_id: str, now: FakeClock) -> None:
+    """Note in the entry that it was published now."""
+    with db.transaction() as session:
+        session.execute(
+            update(OutboxEntry).where(OutboxEntry.id == entry_id).values(published_at=now.now)
+        )
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts the operator at a terminal, with the line that is typed there."""
+
+    def type_in(line: str) -> None:
+        terminal = io.StringIO(line)
+        monkeypatch.setattr(terminal, "isatty", lambda: True)
+        monkeypatch.setattr(sys, "stdin", terminal)
+
+    return type_in

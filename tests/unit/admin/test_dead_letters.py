@@ -1,5 +1,6 @@
 """What an operator sees of the dead letters, and does with them."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -184,10 +185,51 @@ def test_a_purge_says_how_many(admin: Admin, database: Engine, now: FakeClock) -
     young = dead(now)
     assert admin("deadletters", "purge", "--before", "30d").out.startswith("0 dead letters")
     now.now += timedelta(microseconds=1)
-    answer = admin("deadletters", "purge", "--before", "30d")
+    answer = admin("deadletters", "purge", "--before", "30d", "--yes")
     assert answer.out == "3 dead letters of more than 30d ago deleted\n"
     assert states() == {young: OutboxState.DEAD}
     assert admin("deadletters", "purge", "--before", "30d", "--json").json == {"purged": 0}
     now.advance(seconds=1)
     answer = admin("deadletters", "purge", "--before", "0s")
     assert answer.out == "1 dead letter of more than 0s ago deleted\n"
+
+
+def test_a_purge_of_more_than_one_asks_first(
+    admin: Admin, database: Engine, now: FakeClock, typed: Callable[[str], None]
+) -> None:
+    first, second = dead(now), dead(now)
+    now.advance(seconds=1)
+    unasked = admin("deadletters", "purge", "--before", "0s")
+    assert unasked.is_one_line_of_refusal
+    assert unasked.err.startswith("Delete 2 dead letters of more than 0s ago? Add --yes")
+    typed("\n")
+    assert admin("deadletters", "purge", first, second).err.endswith("nothing was changed\n")
+    assert set(states()) == {first, second}
+    typed("yes\n")
+    assert admin("deadletters", "purge", "--before", "0s", "--json").json == {"purged": 2}
+    assert states() == {}
+
+
+def test_dead_letters_are_purged_by_their_ids_and_nothing_else_is(
+    admin: Admin, database: Engine, now: FakeClock
+) -> None:
+    first, second, third, finished = dead(now), dead(now), dead(now), done(now)
+    assert admin("deadletters", "purge", first[:30]).out == "1 dead letter deleted\n"
+    answer = admin("deadletters", "purge", second, finished, "--yes")
+    assert answer.lines == [
+        "1 dead letter deleted",
+        f"{finished} is done: left as it is",
+    ]
+    assert answer.status == 0
+    assert admin("deadletters", "purge", finished, "--json").json == {
+        "purged": 0,
+        "left": {finished: "done"},
+    }
+    assert set(states()) == {third, finished}
+
+
+@pytest.mark.parametrize("words", [(), ("some-id", "--before", "30d")])
+def test_a_purge_is_of_ids_or_of_an_age(
+    admin: Admin, database: Engine, words: tuple[str, ...]
+) -> None:
+    assert admin("deadletters", "purge", *words).is_one_line_of_refusal
