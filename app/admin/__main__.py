@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import schema
-from app.admin import analytics, database, dead_letters, outbox, queues, schedule
+from app.admin import analytics, database, dead_letters, mails, outbox, queues, schedule
 from app.admin.arguments import Parser, UsageError
 from app.domain.errors import printable
 from app.outbox.dead_letters import UnknownEntriesError
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; returns its exit status."""
     parser = Parser(prog="python -m app.admin")
     topics = parser.add_subparsers(dest="topic", required=True)
-    for topic in (analytics, database, dead_letters, outbox, queues, schedule):
+    for topic in (analytics, database, dead_letters, mails, outbox, queues, schedule):
         topic.add_to(topics)
     try:
         chosen = parser.parse_args(arguments)

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, String, cast, func, select
@@ -119,6 +119,14 @@ def described(entry: OutboxEntry) -> dict[str, Any]:
 def last_error(entry: OutboxEntry) -> str:
     """The error that it failed with last; empty where it never did."""
     return str(entry.errors[-1].get("error", "")) if entry.errors else ""
+
+
+def errors_of(entry: OutboxEntry) -> list[str]:
+    """When each attempt failed, to the second, and with what, in a line each."""
+    return [
+        f"{instant(datetime.fromisoformat(error['at']))}  {one_line(error.get('error', ''))}"
+        for error in entry.errors
+    ]
 
 
 def show(entry: OutboxEntry, *, waiting: timedelta) -> None:

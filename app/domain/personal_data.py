@@ -1,4 +1,4 @@
-"""What a mail server, a database or a careless error quotes of a person."""
+"""What a mail server, a database or a careless error quotes of a person, and masked addresses."""
 
 import re
 
@@ -14,3 +14,9 @@ def leave_out(text: str) -> str:
     A name in running text cannot be told from a word: whoever writes an error keeps it out.
     """
     return _QUOTED.sub(LEFT_OUT, text)
+
+
+def masked(address: str) -> str:
+    """``address`` with its domain and at most the first sign of the name before it."""
+    name, at, domain = address.rpartition("@")
+    return f"{name[:1] if len(name) > 1 else ''}***{at}{domain if at else ''}"

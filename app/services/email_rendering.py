@@ -39,7 +39,7 @@ def render(letter: Letter, *, settings: Settings, now: datetime) -> bytes:
         "To": _mailbox("To", reader, letter.reader_address),
         "Subject": _encoded("Subject", subject),
         "Date": format_datetime(now),
-        "Message-ID": message_id(letter, settings),
+        "Message-ID": message_id(letter.key, settings),
     }
     if unsubscribe:
         headers["List-Unsubscribe"] = f"<{unsubscribe}>"  # RFC 2369
@@ -51,12 +51,12 @@ def render(letter: Letter, *, settings: Settings, now: datetime) -> bytes:
     return alternatives(headers, bodies, boundary=_boundary(letter))
 
 
-def message_id(letter: Letter, settings: Settings) -> str:
-    """The same for every copy of this mail, so that mailboxes and people can tell a double.
+def message_id(key: str, settings: Settings) -> str:
+    """The Message-ID of the mail with this key (RFC 5322, 3.6.4).
 
-    RFC 5322, 3.6.4.
+    It is the same for every copy, so that mailboxes and people recognize a duplicate.
     """
-    return f"<{letter.key}@{_domain(settings.mail_from)}>"
+    return f"<{key}@{_domain(settings.mail_from)}>"
 
 
 @lru_cache(maxsize=8)

@@ -14,6 +14,11 @@ from app.services.email_preferences import is_wanted
 from app.settings import Settings
 
 
+def key_of(kind: EmailKind, subject_id: int, recipient_id: int) -> str:
+    """The text that tells a mail from every other one, the same for each copy of it."""
+    return f"{kind}.{subject_id}.{recipient_id}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Envelope:
     """Which mail it is, and its reader."""
@@ -28,8 +33,8 @@ class Envelope:
 
     @property
     def key(self) -> str:
-        """Tells this mail from every other one, and stays the same."""
-        return f"{self.kind}.{self.subject_id}.{self.recipient_id}"
+        """See ``key_of``."""
+        return key_of(self.kind, self.subject_id, self.recipient_id)
 
     def in_local_time(self, instant: datetime) -> str:
         """``instant`` as the reader's clock shows it, with the name of the zone."""

@@ -181,6 +181,10 @@ def test_nothing_but_the_mails_tells_who_somebody_is(bench: JobBench) -> None:
         "python -m app.admin deadletters list",
         "python -m app.admin deadletters list --json",
         "python -m app.admin outbox status",
+        "python -m app.admin outbox list --state done --json",
+        "python -m app.admin mails list",
+        "python -m app.admin mails list --json",
+        "python -m app.admin mails show 1",
     )
     live.processes.stop()
 

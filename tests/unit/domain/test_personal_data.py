@@ -14,3 +14,16 @@ from app.domain import personal_data
 )
 def test_addresses_and_quoted_values_are_left_out(text: str, left: str) -> None:
     assert personal_data.leave_out(text) == left
+
+
+@pytest.mark.parametrize(
+    ("address", "masked"),
+    [
+        ("ada.lovelace@people.example", "a***@people.example"),
+        ("b@people.example", "***@people.example"),
+        ("odd@name@people.example", "o***@people.example"),
+        ("no address", "***"),
+    ],
+)
+def test_a_masked_address_keeps_its_domain_and_a_first_sign(address: str, masked: str) -> None:
+    assert personal_data.masked(address) == masked
