@@ -60,9 +60,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _nothing_is_published() -> None:
     """Keep what tests enqueue away from the Redis of whoever runs them.
 
-    Importing ``app.tasks`` attaches that; a test that wants a broker attaches its own.
+    Importing ``app.tasks`` attaches that; a test that wants a broker attaches its own. All
+    modules of tasks are imported, so that the calls of every test are checked alike.
     """
-    import_module("app.tasks")
+    import_module("app.tasks").celery_app.loader.import_default_modules()
     outbox.attach(None)
 
 

@@ -1,6 +1,7 @@
 """``python -m app.admin deadletters``: what failed for good, and running it again."""
 
 import argparse
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from app import clock, db, schema
 from app.admin import entries, task_names
 from app.admin.arguments import UsageError, add_json, add_yes, confirm, duration
 from app.admin.output import age, as_json, exact, several, table
-from app.domain.errors import one_line
+from app.domain.errors import one_line, printable
 from app.models import OutboxEntry, OutboxState
 from app.outbox import dead_letters, status
 
@@ -129,6 +130,7 @@ def _retry(chosen: argparse.Namespace) -> int:
             _check_task(session, chosen.task)
     outcome = _retry_all(chosen.task) if chosen.all else _retry_these(chosen.ids)
     cancelled = OutboxState.CANCELLED in outcome.left.values()
+    _warn_of_missing_tasks(outcome.retried[: entries.SHOWN])
     if chosen.json:
         as_json({"retried": outcome.retried, "left": outcome.left})
         return int(cancelled)
@@ -139,6 +141,16 @@ def _retry(chosen: argparse.Namespace) -> int:
     if outcome.retried:
         print("beat publishes them within seconds; python -m app.admin outbox status")
     return int(cancelled)
+
+
+def _warn_of_missing_tasks(entry_ids: list[str]) -> None:
+    """Workers of another release or service may have them, so their entries are retried."""
+    with db.reading() as session:
+        found = [status.entry(session, entry_id) for entry_id in entry_ids]
+    for task in sorted({letter.task for letter in found if letter is not None}):
+        missing = task_names.missing_task(task)
+        if missing is not None:
+            print(f"warning: {printable(missing)}", file=sys.stderr)
 
 
 def _retry_these(entry_ids: list[str]) -> dead_letters.Retried:

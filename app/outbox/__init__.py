@@ -9,7 +9,7 @@ from app.outbox.broker import (
     Broker,
     BrokerUnavailableError,
 )
-from app.outbox.enqueue import bury_new, cancel, enqueue
+from app.outbox.enqueue import bury_new, cancel, check_calls, enqueue
 from app.outbox.publish import attach
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "attach",
     "bury_new",
     "cancel",
+    "check_calls",
     "enqueue",
 ]

@@ -1,7 +1,7 @@
 """Putting work into the outbox, in the caller's transaction."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from types import MappingProxyType
@@ -19,6 +19,20 @@ from app.outbox.ids import uuid7
 _DUE_NOW = "outbox: entries to publish after the transaction"
 _INSERT = insert(OUTBOX_ENTRIES)
 
+CallCheck = Callable[[str, Sequence[Any]], None]
+_check_call: CallCheck | None = None
+
+
+def check_calls(check: CallCheck | None) -> CallCheck | None:
+    """Check the calls that this process enqueues with ``check``; return the old one.
+
+    It gets a task's name and arguments, and raises ``ValueError`` or ``TypeError`` where the
+    task is not registered or cannot take them. Without one, every call is accepted.
+    """
+    global _check_call
+    replaced, _check_call = _check_call, check
+    return replaced
+
 
 def enqueue(
     session: Session,
@@ -28,6 +42,7 @@ def enqueue(
     key: str | None = None,
     urgency: int | None = None,
     due_instant: datetime | None = None,
+    unchecked: bool = False,
 ) -> str:
     """Plan a run of ``task`` with ``args``, and return the entry's id, which is the task id.
 
@@ -40,11 +55,20 @@ def enqueue(
     the first one's id. ``urgency`` (0 to 9) overrides its queue's. ``due_instant`` (aware) is what
     the task finds as ``self.due_at``; ``at`` where left out. Arguments must be JSON.
 
-    Raises ``ValueError`` for a key that is empty, or that another task's entry has, and
-    ``TypeError`` for arguments that are not JSON, and for Celery signatures:
-    links, chords and groups are published by Celery itself, after our commit and
-    outside its safety. Enqueue the next step in the transaction of the step before.
+    Where this process has imported ``app.tasks`` and all its modules, ``task`` must be
+    registered and its signature must take ``args``. ``unchecked`` plans a task that only
+    other services have.
+
+    Raises ``ValueError`` for a task that is not registered, and for a key that is empty, or
+    that another task's entry has; ``TypeError`` for arguments that the task does not take or
+    that are not JSON, and for Celery signatures: links, chords and groups are published by
+    Celery itself, after our commit and outside its safety. Enqueue the next step in the
+    transaction of the step before.
     """
+    if not isinstance(task, str):
+        raise TypeError(f"enqueue takes a task's name, not a {type(task).__name__}")
+    if _check_call is not None and not unchecked:
+        _check_call(task, args)
     now = clock.utcnow()
     entry_id = None
     while entry_id is None:
@@ -139,8 +163,6 @@ def _insert(
             raise TypeError(f"{name}={instant!r} is naive: pass an aware instant, such as in UTC")
     if key == "":
         raise ValueError(f"the key of {task} is empty: leave it out, or let it name the work")
-    if not isinstance(task, str):
-        raise TypeError(f"enqueue takes a task's name, not a {type(task).__name__}")
     for position, arg in (*enumerate(args), *kwargs.items()):
         if hasattr(arg, "apply_async"):
             raise TypeError(

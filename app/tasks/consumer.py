@@ -60,8 +60,8 @@ class Line(TokenBucket):
     fill_rate: float
     """Starts a second."""
 
-    def __init__(self, fill_rate: float) -> None:
-        super().__init__(fill_rate)
+    def __init__(self, fill_rate: float, capacity: int = 1) -> None:
+        super().__init__(fill_rate, capacity)
         self.length = max(SHORTEST_LINE, math.ceil(fill_rate * LINE_SECONDS))
         """As many messages may wait here."""
         self._next_start = 0.0

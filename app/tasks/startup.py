@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 from billiard import popen_fork
@@ -22,7 +23,7 @@ from app.adapters.redis_refusal import refusal
 from app.outbox import BrokerUnavailableError, guard
 from app.routing import QUEUES
 from app.settings import SettingsError, load_settings
-from app.tasks import command, command_line, interrupts, timetable
+from app.tasks import command, command_line, interrupts, registry, timetable
 from app.tasks.broker import RedisBroker
 
 logger = logging.getLogger(__name__)
@@ -34,9 +35,13 @@ TRY_AGAIN = 75
 
 
 def connect(app: Celery) -> None:
-    """Let this process publish from the outbox, and check it where it becomes a worker or beat."""
+    """Let this process publish from the outbox, and check it where it becomes a worker or beat.
+
+    What it enqueues is checked against the tasks of ``app``.
+    """
     broker = RedisBroker(app, timeout=load_settings().publish_timeout_seconds)
     outbox.attach(broker)
+    outbox.check_calls(partial(registry.check_call, app))
 
     def check_options(instance: Any, options: dict[str, Any], **_: Any) -> None:
         if instance.app is app:

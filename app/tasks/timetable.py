@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -16,6 +15,7 @@ from kombu.utils.functional import maybe_evaluate
 from app import clock, routing
 from app.outbox.schedule import CatchUp, PeriodicEntry
 from app.settings import load_settings
+from app.tasks import registry
 from app.tasks.due import is_interval, next_due
 from app.tasks.schedules import crontab
 
@@ -36,16 +36,15 @@ def check(app: Celery) -> None:
     """Read the whole schedule of ``app``, whose tasks are imported for it.
 
     Raises ``ScheduleError`` for the first entry that names a task or a queue that does not
-    exist, has options that the outbox cannot keep, or has a schedule that is never due or
-    that beat would not ask as Celery does.
+    exist, has arguments that its task does not take or options that the outbox cannot keep,
+    or has a schedule that is never due or that beat would not ask as Celery does.
     """
     app.loader.import_default_modules()
     for name, given in sorted(_given(app).items()):
         try:
             entry = entry_of(name, given, app)
-            if entry.task not in app.tasks:
-                ours = [known for known in app.tasks if not known.startswith("celery.")]
-                raise ValueError(_no_such("task", entry.task, ours))
+            # By their number and names: lazy arguments are evaluated when it is due.
+            registry.check_call(app, str(entry.task), entry.args or (), entry.kwargs)
             _check_kind(entry.schedule)
             _try_out(periodic(name, entry, app), entry.schedule)
         except Exception as error:
@@ -104,7 +103,7 @@ def periodic(name: str, entry: Any, app: Celery) -> PeriodicEntry:
         )
     queue, priority = options.get("queue"), options.get("priority")
     if queue is not None and not routing.is_queue(queue):
-        raise ValueError(_no_such("queue", queue, [spec.name for spec in routing.QUEUES]))
+        raise ValueError(registry.no_such("queue", queue, [spec.name for spec in routing.QUEUES]))
     if priority is not None and priority not in range(routing.MOST_URGENT + 1):
         raise ValueError(f"priority {priority!r} is not between 0 and {routing.MOST_URGENT}")
     catch_up = options.get("catch_up", CatchUp.ONCE)
@@ -236,8 +235,3 @@ def _try_out(entry: PeriodicEntry, timetable: Any) -> None:
 
 def _value(argument: Any) -> Any:
     return argument() if isinstance(argument, BeatLazyFunc) else argument
-
-
-def _no_such(what: str, name: object, known: list[str]) -> str:
-    similar = get_close_matches(str(name), known, n=1)
-    return f"there is no {what} {name!r}" + (f": did you mean {similar[0]!r}?" if similar else "")

@@ -58,7 +58,7 @@ def test_the_end_of_a_killed_child_reaches_the_tasks_request_class(bench: JobBen
     """``OutboxRequest.on_failure`` alone puts the work back; ``Task.on_failure`` is not called."""
     bench.live.start_worker("--without-mingle", concurrency=1)
     with db.transaction() as session:
-        entry_id = outbox.enqueue(session, "facts.kill_child")
+        entry_id = outbox.enqueue(session, "facts.kill_child", unchecked=True)
     bench.wait_until(lambda: bench.entry(entry_id).tries == 1, timeout=ANSWER)
     entry = bench.entry(entry_id)
     assert "WorkerLostError" in entry.errors[0]["error"]
@@ -102,6 +102,6 @@ class TestHardTimeLimit:
 def get_stuck(bench: JobBench, task: str, notes: Path) -> OutboxEntry:
     """Run a task that hangs, and return its entry when that is dead."""
     with db.transaction() as session:
-        entry_id = outbox.enqueue(session, task, str(notes))
+        entry_id = outbox.enqueue(session, task, str(notes), unchecked=True)
     bench.wait_until(lambda: bench.entry(entry_id).state is OutboxState.DEAD, timeout=ANSWER)
     return bench.entry(entry_id)

@@ -142,6 +142,15 @@ def test_a_retry_makes_them_pending_once(admin: Admin, database: Engine, now: Fa
     ]
 
 
+def test_a_retry_warns_of_a_task_that_no_longer_exists(
+    admin: Admin, database: Engine, now: FakeClock
+) -> None:
+    renamed, known = dead(now, task=f"{TASK}s"), dead(now, 42)
+    answer = admin("deadletters", "retry", renamed, known)
+    assert (answer.status, answer.lines[0]) == (0, "2 dead letters will run again")
+    assert answer.err == f"warning: there is no task '{TASK}s': did you mean '{TASK}'?\n"
+
+
 def test_what_is_done_is_not_retried(admin: Admin, database: Engine, now: FakeClock) -> None:
     finished = done(now)
     answer = admin("deadletters", "retry", finished, "--json")

@@ -17,6 +17,14 @@ def now(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     return FakeClock.install(monkeypatch, datetime(2026, 7, 1, 12, tzinfo=UTC))
 
 
+@pytest.fixture(autouse=True)
+def _no_registry() -> Iterator[None]:
+    """The outbox alone, as in a process that has not imported the tasks."""
+    attached_before = outbox.check_calls(None)
+    yield
+    outbox.check_calls(attached_before)
+
+
 @pytest.fixture
 def broker(now: FakeClock) -> Iterator[FakeBroker]:
     fake = FakeBroker(now)

@@ -395,8 +395,8 @@ def test_an_unfinished_backlog_makes_the_next_tick_come_at_once(
 ) -> None:
     outbox.attach(None)
     with db.transaction() as session:
-        for number in range(BATCH + 1):
-            outbox.enqueue(session, TASK, number)
+        for _ in range(BATCH + 1):
+            outbox.enqueue(session, TASK)
     now.advance(seconds=HOOK_GRACE.total_seconds())
     assert [beat.tick(), beat.tick()] == [0.0, INTERVAL]
     assert len(broker.pushed) == BATCH + 1

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from celery import Celery
-from celery.beat import Scheduler
+from celery.beat import BeatLazyFunc, Scheduler
 from celery.schedules import BaseSchedule, crontab, schedule
 
 from app.settings import load_settings
@@ -31,6 +31,8 @@ from tests.unit.tasks.own_schedules import (
 )
 
 TASK = "app.tasks.bookings.send_due_reminders"
+DAILY = "app.tasks.analytics.generate_daily"
+BACKFILL = "app.tasks.analytics.backfill"
 Schedule = dict[str, dict[str, Any]]
 
 
@@ -45,11 +47,13 @@ def entries() -> Iterator[Schedule]:
 
 
 def test_celerys_own_kinds_of_entries_are_accepted(entries: Schedule) -> None:
-    entries["interval"] = {"task": TASK, "schedule": timedelta(minutes=1), "args": (1,)}
+    entries["interval"] = {"task": TASK, "schedule": timedelta(minutes=1), "args": ()}
+    lazy = BeatLazyFunc(lambda: "2026-07-01")
+    entries["lazy"] = {"task": DAILY, "schedule": 60.0, "args": (lazy,)}
     entries["crontab"] = {
-        "task": TASK,
+        "task": DAILY,
         "schedule": crontab(minute="*/5"),
-        "kwargs": {"x": 1},
+        "kwargs": {"date": "2026-07-01"},
         "options": {"queue": "email", "priority": 3},
     }
     timetable.check(celery_app)
@@ -63,7 +67,13 @@ def test_celerys_own_kinds_of_entries_are_accepted(entries: Schedule) -> None:
             "there is no task 'app.tasks.bookings.send_due_reminder': "
             "did you mean 'app.tasks.bookings.send_due_reminders'?",
         ),
-        ({"task": None}, "there is no task None"),
+        ({"task": None}, "there is no task 'None'"),
+        ({"args": (1,)}, f"{TASK}() cannot be called so: too many positional arguments"),
+        ({"kwargs": {"date": 1}}, f"{TASK}() cannot be called so: got an unexpected keyword"),
+        (
+            {"task": BACKFILL, "args": ("2026-07-01",)},
+            f"{BACKFILL}(first, last) cannot be called so: missing a required argument: 'last'",
+        ),
         ({"options": {"queue": "emial"}}, "no queue 'emial': did you mean 'email'?"),
         ({"options": {"priority": 10}}, "priority 10 is not between 0 and 9"),
         ({"options": {"priority": -1}}, "priority -1 is not between 0 and 9"),
