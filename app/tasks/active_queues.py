@@ -1,4 +1,4 @@
-"""Which worker takes from which queue."""
+"""What the workers that answer say of themselves: their queues, and their pools."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -6,6 +6,8 @@ from itertools import chain
 from operator import itemgetter
 
 from celery import Celery
+
+from app.tasks.time_limits import pool_name
 
 
 def queues_by_worker(app: Celery, *, timeout: float) -> Mapping[str, list[frozenset[str]]]:
@@ -20,3 +22,13 @@ def queues_by_worker(app: Celery, *, timeout: float) -> Mapping[str, list[frozen
     for worker, queues in sorted(chain.from_iterable(map(dict.items, replies)), key=itemgetter(0)):
         found[worker].append(frozenset(queue["name"] for queue in queues))
     return found
+
+
+def pools_of_workers(app: Celery, *, timeout: float, most: int) -> list[tuple[str, str]]:
+    """The name and the pool of each worker that answers within ``timeout`` seconds.
+
+    Returns as soon as ``most`` have answered. Raises as ``queues_by_worker`` does.
+    """
+    replies = app.control.broadcast("stats", reply=True, timeout=timeout, limit=most) or []
+    answers = chain.from_iterable(map(dict.items, replies))
+    return sorted((worker, pool_name(stats["pool"]["implementation"])) for worker, stats in answers)

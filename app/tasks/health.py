@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import sys
+from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import replace
 from datetime import timedelta
@@ -22,7 +23,8 @@ from app.outbox.schedule import MOST_CLOCK_ERROR
 from app.services import health
 from app.services.health import Health, Limits
 from app.settings import load_settings
-from app.tasks.active_queues import queues_by_worker
+from app.tasks import time_limits
+from app.tasks.active_queues import pools_of_workers, queues_by_worker
 from app.tasks.base import BaseTask
 from app.tasks.celery_app import celery_app
 
@@ -75,16 +77,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     chosen = parser.parse_args(arguments)
     found = check()
-    workers = None
+    workers, pools = None, []
     if found.queues is not None:
         paused = () if found.records is None else found.records.paused
         workers, of_workers = _ask_workers(expected=found.queues.keys() - paused)
         found = replace(found, problems=(*found.problems, *_of_eviction(), *of_workers))
+        pools = _pools(workers or 0)
     if chosen.json:
-        told = found.as_dict() | {"workers": workers}
+        told = found.as_dict() | {"workers": workers, "pools": pools}
         print(json.dumps(told, indent=2))  # noqa: T201
     else:
         lines = [*_lines(found), *([] if workers is None else [f"workers       {workers} answer"])]
+        lines += _lines_of_pools(pools)
         verdict = ["healthy"] if found.healthy else [*found.problems]
         print("\n".join([*verdict, "", *lines]))  # noqa: T201
     return 0 if found.healthy else 1
@@ -115,6 +119,29 @@ def _ask_workers(expected: Set[str]) -> tuple[int | None, list[str]]:
             f"no worker takes from {names}: start one with -Q {names}, or one without -Q"
         )
     return sum(map(len, found.values())), problems if found else [NO_WORKER]
+
+
+def _pools(workers: int) -> list[dict[str, Any]]:
+    """The pool of each of so many workers, and the time limits that it ignores."""
+    if not workers:
+        return []
+    try:
+        answers = pools_of_workers(celery_app, timeout=1.0, most=workers)
+    except (OperationalError, RedisError, OSError):
+        return []  # they answered a moment ago
+    return [
+        {"worker": worker, "pool": pool, "not_enforced": list(time_limits.not_enforced(pool))}
+        for worker, pool in answers
+    ]
+
+
+def _lines_of_pools(pools: Sequence[dict[str, Any]]) -> list[str]:
+    lines = []
+    for pool, number in sorted(Counter(each["pool"] for each in pools).items()):
+        ignored = time_limits.not_enforced(pool)
+        limits = f", {time_limits.kinds(ignored)} are not enforced" if ignored else ""
+        lines.append(f"{'pool ' + pool:<13} {number}{limits}")
+    return lines
 
 
 def _of_eviction() -> list[str]:

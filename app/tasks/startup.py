@@ -23,7 +23,7 @@ from app.adapters.redis_refusal import refusal
 from app.outbox import BrokerUnavailableError, guard
 from app.routing import QUEUES
 from app.settings import SettingsError, load_settings
-from app.tasks import command, command_line, interrupts, registry, timetable
+from app.tasks import command, command_line, interrupts, registry, time_limits, timetable
 from app.tasks.broker import RedisBroker
 
 logger = logging.getLogger(__name__)
@@ -56,9 +56,10 @@ def connect(app: Celery) -> None:
         if instance.app is app:
             _tell_queues(app)
 
-    def tell_risk(sender: Any, **_: Any) -> None:
+    def warn_worker(sender: Any, **_: Any) -> None:
         if sender.app is app:
             _tell_risk(broker)
+            _warn_of_time_limits(app, sender.pool)
 
     def check_beat(sender: Any, **_: Any) -> None:
         if sender.app is app:
@@ -74,7 +75,7 @@ def connect(app: Celery) -> None:
     # Before paused queues leave those that it takes from.
     signals.celeryd_after_setup.connect(tell_queues, weak=False)
     # By now Redis answers.
-    signals.worker_ready.connect(tell_risk, weak=False)
+    signals.worker_ready.connect(warn_worker, weak=False)
     signals.beat_init.connect(check_beat, weak=False)
     signals.task_revoked.connect(_cancel_revoked, weak=False)
     if command_line.celery_command() in command_line.ASKING:
@@ -256,6 +257,12 @@ def _tell_risk(broker: RedisBroker) -> None:
         return  # not every user of Redis may ask
     if risk is not None:
         logger.warning("%s", risk)
+
+
+def _warn_of_time_limits(app: Celery, pool: Any) -> None:
+    warning = time_limits.warning(app, time_limits.pool_name(pool.info["implementation"]))
+    if warning is not None:
+        logger.warning("%s", warning)
 
 
 def _cancel_revoked(request: Any, **_: Any) -> None:

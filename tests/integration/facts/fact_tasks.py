@@ -53,3 +53,22 @@ def get_stuck_in_a_short(self: BaseTask, notes: str) -> None:
 @celery_app.task(base=BaseTask, bind=True, name="facts.kill_child")
 def kill_child(self: BaseTask) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@celery_app.task(
+    base=BaseTask, bind=True, name="facts.outlast_limits", soft_time_limit=1, time_limit=3
+)
+def outlast_limits(self: BaseTask, notes: str) -> None:
+    """Work for 10 seconds, and note a soft limit that strikes, and the end."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            time.sleep(0.1)
+        except SoftTimeLimitExceeded:
+            note(notes, "soft")
+    note(notes, "end")
+
+
+def note(notes: str, line: str) -> None:
+    with Path(notes).open("a") as file:
+        file.write(f"{line}\n")

@@ -55,6 +55,14 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Workers:
     return answering
 
 
+@pytest.fixture(autouse=True)
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The pools of the workers that answer."""
+    answering = [("one", "prefork"), ("other", "prefork")]
+    monkeypatch.setattr(health, "pools_of_workers", lambda _app, **_: answering)
+    return answering
+
+
 def test_the_task_says_what_it_found_and_logs_a_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, health.__name__)
     assert deliver_foreign(health_check, "some-id").result["healthy"] is True
@@ -121,12 +129,33 @@ def test_a_machine_gets_the_tasks_dict(
     found = json.loads(capsys.readouterr().out)
     assert found["healthy"] is not down
     assert found.pop("workers") == (None if down else 2)
+    assert len(found.pop("pools")) == (0 if down else 2)
     assert found == deliver_foreign(health_check, "some-id").result
 
 
 def test_the_command_counts_workers(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
-    assert capsys.readouterr().out.splitlines()[-1] == "workers       2 answer"
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "workers       2 answer",
+        "pool prefork  2",
+    ]
+
+
+def test_the_command_shows_the_time_limits_that_a_pool_ignores(
+    pools: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pools[:] = [("a", "prefork"), ("b", "threads"), ("c", "threads"), ("d", "gevent")]
+    assert main([]) == 0, "it is no problem: whoever chose the pool may know it"
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "pool gevent   1, soft time limits are not enforced",
+        "pool prefork  1",
+        "pool threads  2, time limits are not enforced",
+    ]
+    main(["--json"])
+    assert json.loads(capsys.readouterr().out)["pools"][1:3] == [
+        {"worker": "b", "pool": "threads", "not_enforced": ["soft", "hard"]},
+        {"worker": "c", "pool": "threads", "not_enforced": ["soft", "hard"]},
+    ]
 
 
 def test_that_no_worker_answers_is_a_problem(
