@@ -5,6 +5,9 @@ environment, ``NAME_FILE`` names a file that holds it (Docker's and Kubernetes'
 convention).
 """
 
+import os
+from collections.abc import Iterable
+from difflib import SequenceMatcher, get_close_matches
 from email.utils import parseaddr
 from functools import cache
 from typing import ClassVar, Literal, Self
@@ -23,7 +26,7 @@ from sqlalchemy.exc import ArgumentError
 from app.redis_settings import RedisSettings
 from app.settings_files import FileVariants, SettingsError
 
-__all__ = ["Settings", "SettingsError", "load_settings"]
+__all__ = ["VARIABLES", "Settings", "SettingsError", "load_settings", "misspelt", "warnings"]
 
 MAIL_SCHEMES = frozenset({"smtp", "smtps", "maildir"})
 DATABASE_BACKENDS = frozenset({"sqlite", "postgresql"})
@@ -259,3 +262,52 @@ def load_settings() -> Settings:
         raise SettingsError(
             f"{field.upper()}: {reason}; for example {field.upper()}={example}"
         ) from error
+
+
+OF_FLOWER = ("FLOWER_ADDRESS", "FLOWER_BASIC_AUTH", "FLOWER_PORT")
+"""Variables of Flower's that app/tasks/flower.py reads too."""
+VARIABLES = frozenset(
+    name + ending
+    for name in (*(field.upper() for field in Settings.model_fields), *OF_FLOWER)
+    for ending in ("", "_FILE")
+)
+"""Every variable that this program reads."""
+MOST_SLIPS = 2
+"""Letters in which a misspelt name differs; two that are swapped count as two."""
+CLOSEST = 0.85
+"""Ratio of ``difflib`` from which two names are close: one slip in seven letters."""
+NEAR_BUT_OTHERS = frozenset({"SFTP_URL"})
+"""Names of other programs that differ from ours in as little as a slip does."""
+
+
+def misspelt(names: Iterable[str]) -> dict[str, str]:
+    """Those of ``names`` that are nearly the name of a variable of ours, each with ours.
+
+    Names that belong to other programs, such as REDIS_HOST, are not near enough.
+    """
+    found = {}
+    for name in names:
+        typed = name.upper()  # pydantic-settings reads either case
+        if typed in VARIABLES or typed in NEAR_BUT_OTHERS:
+            continue
+        for meant in get_close_matches(typed, VARIABLES, n=1, cutoff=CLOSEST):
+            if _slips(typed, meant) <= MOST_SLIPS:
+                found[name] = meant
+    return found
+
+
+def _slips(typed: str, meant: str) -> int:
+    changes = SequenceMatcher(None, typed, meant, autojunk=False).get_opcodes()
+    return sum(
+        max(end - start, meant_end - meant_start)
+        for kind, start, end, meant_start, meant_end in changes
+        if kind != "equal"
+    )
+
+
+def warnings() -> list[str]:
+    """One line for each variable of this process that is probably misspelt; never its value."""
+    return [
+        f"{name}: not a variable that this program reads. Did you mean {meant}?"
+        for name, meant in sorted(misspelt(os.environ).items())
+    ]

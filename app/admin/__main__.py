@@ -12,7 +12,7 @@ from app.admin.arguments import Parser, UsageError
 from app.domain.errors import printable
 from app.outbox.dead_letters import UnknownEntriesError
 from app.services.queues import UnknownQueueError
-from app.settings import SettingsError
+from app.settings import SettingsError, warnings
 
 CANNOT = 2
 """Exit status where a command was not run; one line on stderr says why."""
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         topic.add_to(topics)
     try:
         chosen = parser.parse_args(arguments)
+        sys.stderr.writelines(f"{line}\n" for line in warnings())
         run: Callable[..., int] = chosen.run
         return run(chosen)
     except (

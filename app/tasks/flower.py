@@ -6,6 +6,7 @@ import re
 import sys
 from types import TracebackType
 
+from app.settings import warnings
 from app.settings_files import SettingsError, value_from_file
 from app.tasks import command_line
 
@@ -32,6 +33,7 @@ def configure() -> None:
     if command_line.celery_command() == command_line.FLOWER:
         sys.excepthook = _explain
         _check_port(_option("port", DEFAULT_PORT))
+        sys.stderr.writelines(f"{line}\n" for line in warnings())
 
 
 def _check_port(port: str) -> None:

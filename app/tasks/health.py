@@ -22,7 +22,7 @@ from app.outbox.publish import attached
 from app.outbox.schedule import MOST_CLOCK_ERROR
 from app.services import health
 from app.services.health import Health, Limits
-from app.settings import load_settings
+from app.settings import load_settings, warnings
 from app.tasks import time_limits
 from app.tasks.active_queues import pools_of_workers, queues_by_worker
 from app.tasks.base import BaseTask
@@ -76,6 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     chosen = parser.parse_args(arguments)
+    sys.stderr.writelines(f"{line}\n" for line in warnings())
     found = check()
     workers, pools = None, []
     if found.queues is not None:

@@ -22,7 +22,7 @@ from app.adapters.mailers import mailer_from
 from app.adapters.redis_refusal import refusal
 from app.outbox import BrokerUnavailableError, guard
 from app.routing import QUEUES
-from app.settings import SettingsError, load_settings
+from app.settings import SettingsError, load_settings, warnings
 from app.tasks import command, command_line, interrupts, registry, time_limits, timetable
 from app.tasks.broker import RedisBroker
 
@@ -54,6 +54,7 @@ def connect(app: Celery) -> None:
 
     def tell_queues(instance: Any, **_: Any) -> None:
         if instance.app is app:
+            _warn_of_variables()
             _tell_queues(app)
 
     def warn_worker(sender: Any, **_: Any) -> None:
@@ -63,6 +64,7 @@ def connect(app: Celery) -> None:
 
     def check_beat(sender: Any, **_: Any) -> None:
         if sender.app is app:
+            _warn_of_variables()
             _or_exit(_check_database, lambda: _check_redis(broker), lambda: timetable.check(app))
 
     app.steps["worker"].add(EndsChildren)
@@ -242,6 +244,11 @@ def check_clock(broker: RedisBroker) -> None:
             f"this machine's clock is {ahead:+.0f} s off Redis's, more than the {allowed:g} s that "
             "the visibility timeout allows: set the clock (NTP), then start the worker again"
         )
+
+
+def _warn_of_variables() -> None:
+    for line in warnings():
+        logger.warning("%s", line)
 
 
 def _tell_queues(app: Celery) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.tasks.celery_config import TASK_MODULES
-from scripts.live.deployment import Deployment
+from scripts.live.deployment import BEAT_IS_READY, WORKER_IS_READY, Deployment
+from scripts.live.ports import free_port
 from scripts.live.redis_server import RedisServer
 from tests.integration.starting import without_privileges
 from tests.integration.starting.shell import READY, Shell
@@ -138,3 +139,22 @@ def test_a_worker_whose_clock_is_ahead_stops_when_a_redis_that_was_away_answers(
     (line,) = [line for line in worker.log_text().splitlines() if "set the clock (NTP)" in line]
     assert "clock is +120 s off" in line
     assert "ready." not in worker.log_text()
+
+
+@pytest.mark.timeout(180)
+def test_a_misspelt_variable_is_one_warning_at_each_start(shell: Shell) -> None:
+    wrong = {"CELERY_TIMEZNOE": "Mars/Base", "REDIS_HOST": "elsewhere"}
+    warning = (
+        "CELERY_TIMEZNOE: not a variable that this program reads. Did you mean CELERY_TIMEZONE?"
+    )
+    running = [shell.start(line, **wrong) for line in (WORKERS[1], BEATS[1])]
+    flower = shell.start(f"{FLOWER} --port={free_port()}", **wrong)
+    ended = shell.together("python -m app.tasks.health", ADMIN[0], **wrong)
+    assert [done.stderr for done in ended] == [f"{warning}\n"] * 2
+    for process, ready in zip(
+        [*running, flower], (WORKER_IS_READY, BEAT_IS_READY, "Visit me at"), strict=True
+    ):
+        process.wait_for_line(ready, timeout=READY)
+        assert process.log_text().count(warning) == 1, process
+        assert "REDIS_HOST" not in process.log_text()
+        assert "Mars" not in process.log_text()
