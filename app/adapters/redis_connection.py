@@ -7,6 +7,14 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
@@ -93,3 +101,50 @@ def sentinel_options(url: RedisUrl, settings: RedisSettings) -> dict[str, Any]:
 def reason(error: BaseException) -> str:
     """What an error of redis-py says, without the sentinels' whole configuration."""
     return str(error).partition(" : <")[0] if isinstance(error, MasterNotFoundError) else str(error)
+
+
+_FULL = "Redis is full and refuses writes: raise its maxmemory, or add workers"
+_REPLICA = "Redis is a read-only replica and refuses writes: set REDIS_URL to the primary"
+_PASSWORD = "Redis refuses the password: check REDIS_URL and REDIS_PASSWORD"  # noqa: S105
+_BY_KIND: tuple[tuple[type[Exception], str], ...] = (
+    (OutOfMemoryError, _FULL),
+    (ReadOnlyError, _REPLICA),
+    (BusyLoadingError, "Redis is loading its data and answers soon"),
+    (AuthenticationError, _PASSWORD),
+)
+_BY_CODE = {
+    "OOM": _FULL,
+    "READONLY": _REPLICA,
+    "MISCONF": "Redis cannot save to its disk and refuses writes: look at its log and its disk",
+    "NOREPLICAS": "Redis has too few replicas and refuses writes: start them, or lower "
+    "min-replicas-to-write",
+    "NOAUTH": _PASSWORD,
+    "WRONGPASS": _PASSWORD,
+}
+"""Error codes for which redis-py has no class of its own, or not everywhere.
+https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors"""
+
+
+def trouble(error: BaseException) -> str:
+    """One line on an attempt to use Redis that failed: what is wrong, and what to do.
+
+    Looks for redis-py's error behind ``error``, such as a ``BrokerUnavailableError``. A Redis
+    that refuses is told from one that does not answer. Raises nothing.
+    """
+    for cause in causes_of(error):
+        for kind, line in _BY_KIND:
+            if isinstance(cause, kind):
+                return line
+        if isinstance(cause, NoPermissionError):
+            return f"Redis refuses a command: {cause}: allow it (ACL SETUSER)"
+        if isinstance(cause, ResponseError):
+            code = str(cause).partition(" ")[0]
+            return _BY_CODE.get(code, f"Redis refuses: {cause}")
+    return f"Redis does not answer: {reason(error).removeprefix('Redis: ')}"
+
+
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and each that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -2,18 +2,18 @@
 
 import socket
 import ssl
-from collections.abc import Iterator
 
 from redis.exceptions import (
     AuthenticationError,
     ConnectionError,
+    NoPermissionError,
     RedisError,
     ResponseError,
     TimeoutError,
 )
 from redis.sentinel import MasterNotFoundError
 
-from app.adapters.redis_connection import sentinels
+from app.adapters.redis_connection import causes_of, sentinels, trouble
 from app.redis_settings import RedisSettings
 from app.redis_url import RedisUrl
 
@@ -26,7 +26,7 @@ def refusal(url: RedisUrl, settings: RedisSettings, error: BaseException) -> str
     ``url`` is that of REDIS_URL, and ``error`` what came of an attempt to use it. Asks
     again in other words where the error alone does not tell. Raises nothing.
     """
-    causes = list(_causes(error))
+    causes = list(causes_of(error))
     if any(isinstance(cause, MasterNotFoundError) for cause in causes):
         return _refusal_of_sentinels(url, settings)
     return _refusal_of(url, settings, causes) or _other_language(url, causes)
@@ -45,7 +45,7 @@ def _refusal_of_sentinels(url: RedisUrl, settings: RedisSettings) -> str | None:
                     "REDIS_SENTINEL_PASSWORD_FILE=/run/secrets/redis_sentinel_password"
                 )
             except RedisError as error:
-                causes = list(_causes(error))
+                causes = list(causes_of(error))
                 reasons.append(_refusal_of(url, settings, causes) or _other_language(url, causes))
             else:
                 if master in masters:
@@ -71,6 +71,8 @@ def _refusal_of(url: RedisUrl, settings: RedisSettings, causes: list[BaseExcepti
                 "REDIS_TLS_CERT: Redis asks for a certificate of ours, for example "
                 f"REDIS_TLS_CERT={settings.EXAMPLES['redis_tls_cert']}"
             )
+        if isinstance(cause, NoPermissionError):
+            return f"REDIS_URL: {trouble(cause)}"
         # A wrong password is a ConnectionError for redis-py.
         if isinstance(cause, ResponseError | AuthenticationError):
             return (
@@ -118,9 +120,3 @@ def _speaks_plainly(address: tuple[str, int]) -> bool:
             return plain.recv(1) in {b"+", b"-"}
     except OSError:
         return False
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app import db, routing, schema
 from app.adapters.mailer import MailTemporarilyRefusedError
+from app.adapters.redis_connection import trouble
 from app.models import OUTBOX_ENTRIES, OutboxEntry, PausedQueue
 from app.outbox import BrokerUnavailableError
 from app.outbox.broker import Broker
@@ -143,7 +144,7 @@ def check(broker: Broker | None, *, now: datetime, limits: Limits) -> Health:
         offset = (now - broker.now()).total_seconds()
         queues = ask(broker)
     except BrokerUnavailableError as error:
-        no_broker = f"Redis does not answer: {error}"
+        no_broker = trouble(error)
     try:
         with db.reading_tables() as connection:
             records = read(connection, now=now)

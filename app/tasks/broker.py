@@ -126,8 +126,21 @@ class RedisBroker:
 
     def purge(self, queue: str) -> int:
         with self._producer() as producer:
-            removed: int = producer.channel.queue_purge(queue)
-            return removed
+            channel = producer.channel
+            # Not in a transaction, as kombu has it: a Redis that is full would refuse that.
+            with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+                for priority in range(MOST_URGENT + 1):
+                    key = channel._q_for_pri(queue, priority)
+                    pipe.llen(key)
+                    pipe.delete(key)
+                removed: list[int] = pipe.execute()[::2]
+        return sum(removed)
+
+    def check_writable(self) -> None:
+        """Raise ``BrokerUnavailableError`` where Redis answers but refuses writes."""
+        with self._producer() as producer, producer.channel.conn_or_acquire() as client:
+            # Changes no member that is not there, and there is none of this name.
+            client.zadd(producer.channel.unacked_index_key, {"": 0}, xx=True)
 
     def memory(self) -> Memory:
         with self._producer() as producer, producer.channel.conn_or_acquire() as client:

@@ -8,6 +8,8 @@ from pathlib import Path
 PROCESSES = frozenset({"worker", "beat"})
 ASKING = frozenset({"call", "control", "inspect", "purge", "result", "status"})
 """Those that ask Redis or the workers, print what they were told, and end."""
+WRITING = ASKING - {"purge", "result"}
+"""Those that also need a Redis which takes writes. A purge makes room in one that is full."""
 FLOWER = "flower"
 _KNOWN = PROCESSES | ASKING | {FLOWER}
 _OURS = {f"app.tasks.{name}": name for name in PROCESSES}

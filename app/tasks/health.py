@@ -15,7 +15,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from app import clock, routing
-from app.adapters.redis_connection import reason
+from app.adapters.redis_connection import trouble
 from app.outbox import BrokerUnavailableError
 from app.outbox.figures import Retrying
 from app.outbox.publish import attached
@@ -103,7 +103,7 @@ def _ask_workers(expected: Set[str]) -> tuple[int | None, list[str]]:
         try:
             answers = queues_by_worker(celery_app, timeout=1.0)
         except (OperationalError, RedisError, OSError) as error:
-            return None, [f"Redis does not answer: {reason(error)}"]
+            return None, [trouble(error)]
         # Of workers that share a name one may have been late before.
         found |= {name: of for name, of in answers.items() if len(of) >= len(found.get(name, ()))}
         unserved = expected - frozenset().union(*chain.from_iterable(found.values()))

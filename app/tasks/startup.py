@@ -19,6 +19,7 @@ from celery.worker.components import Pool
 from app import clock, db, outbox, schema
 from app.adapters.mailer import MailerNotReadyError
 from app.adapters.mailers import mailer_from
+from app.adapters.redis_connection import trouble
 from app.adapters.redis_refusal import refusal
 from app.outbox import BrokerUnavailableError, guard
 from app.routing import QUEUES
@@ -224,9 +225,10 @@ def _check_redis_answers(broker: RedisBroker) -> None:
     _check_redis(broker)
     try:
         broker.now()
+        if command_line.celery_command() in command_line.WRITING:
+            broker.check_writable()
     except BrokerUnavailableError as error:
-        why = str(error).removeprefix("Redis: ")
-        raise CannotStartError(f"REDIS_URL: Redis does not answer: {why}") from error
+        raise CannotStartError(f"REDIS_URL: {trouble(error)}") from error
 
 
 def check_clock(broker: RedisBroker) -> None:

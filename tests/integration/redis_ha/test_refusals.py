@@ -60,6 +60,64 @@ def test_a_redis_that_drops_messages_is_told_by_worker_and_health_check(
         assert risk not in shell.run("python -m app.tasks.health").stdout
 
 
+FULL = "Redis is full and refuses writes: raise its maxmemory, or add workers"
+REPLICA = "Redis is a read-only replica and refuses writes: set REDIS_URL to the primary"
+ASKING = (
+    "celery -A app.tasks call app.tasks.health.health_check",
+    "celery -A app.tasks inspect ping",
+    "celery -A app.tasks control revoke 1",
+    "celery -A app.tasks status",
+)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    ("refuse", "line"),
+    [
+        (("CONFIG", "SET", "maxmemory", "1"), FULL),
+        (("REPLICAOF", "127.0.0.1", "1"), REPLICA),
+    ],
+)
+def test_a_redis_that_refuses_writes_is_told_from_one_that_does_not_answer(
+    refuse: tuple[str, ...], line: str, own_redis: RedisServer, tmp_path: Path
+) -> None:
+    with Deployment(redis_url=own_redis.url, folder=tmp_path / "live") as live:
+        shell = Shell(live)
+        shell.run("python -m app.admin database upgrade")
+        own_redis.client().execute_command(*refuse)
+        health = shell.run("python -m app.tasks.health")
+        problems = health.stdout.partition("\n\n")[0].splitlines()
+        assert (health.returncode, line in problems) == (1, True)
+        assert "does not answer" not in health.stdout
+        asked = shell.together(*ASKING)
+        assert [done.returncode for done in asked] == [2] * len(ASKING)
+        assert [done.stderr for done in asked] == [f"REDIS_URL: {line}\n"] * len(ASKING)
+
+
+@pytest.mark.timeout(60)
+def test_messages_are_purged_from_a_redis_that_is_full(
+    own_redis: RedisServer, tmp_path: Path
+) -> None:
+    """It makes room."""
+    with Deployment(redis_url=own_redis.url, folder=tmp_path / "live") as live:
+        shell = Shell(live)
+        shell.run("python -m app.admin database upgrade")
+        own_redis.client().lpush("email", "a message")
+        own_redis.client().config_set("maxmemory", "1")
+        told = shell.run("python -m app.admin queues purge email --yes")
+        assert told.stdout.splitlines()[0] == (
+            "email is purged: 0 entries cancelled, 1 message removed"
+        ), told
+
+
+def test_a_user_who_may_not_run_a_command_is_told_which(own_redis: RedisServer) -> None:
+    own_redis.client().execute_command("ACL", "SETUSER", "worker", "on", ">pw", "~*", "+ping")
+    line = str(said(redis_url=own_redis.url.replace("//", "//worker:pw@")))
+    assert line.startswith("REDIS_URL: Redis refuses a command: ")
+    assert "'time'" in line
+    assert "ACL SETUSER" in line
+
+
 def test_sentinels_that_would_never_let_us_in_are_told_from_a_master_that_is_away(
     sentinelled: SentinelledRedis,
 ) -> None:
