@@ -1,32 +1,36 @@
 """``python -m scripts.demonstration``: see ``--help``."""
 
+from scripts.demonstration.interruption import INTERRUPTED, TOLD, Interruption, end_at_once
+
+if __name__ == "__main__":
+    end_at_once()
+
 import os
 import sys
 
-from scripts.demonstration.interruption import Interruption
 from scripts.demonstration.options import parse
 from scripts.demonstration.voice import Voice
 
-INTERRUPTED = 130  # as a shell says it of SIGINT
-
 
 def main() -> int:
-    """The exit status: 0 if it adds up, 1 if it does not or cannot start, 2 for wrong words."""
+    """The exit status: 0 if it adds up, 1 if it does not or cannot start, 2 for wrong words,
+    130 for a Ctrl-C before the show or a second one."""
     options = parse()
-    with Interruption() as interruption:
-        voice = _voice(interruption)
-        voice.show("Lessons are booked, and their mails arrive once, whatever crashes.\n")
-        try:
-            # Here, since it takes a second: a person has read the line above by then.
-            from scripts.demonstration import show
+    interruption = Interruption()
+    voice = _voice(interruption)
+    voice.show("Lessons are booked, and their mails arrive once, whatever crashes.\n")
+    # Here, since it takes a second: a person has read the line above by then.
+    from scripts.demonstration import show
 
+    with interruption:
+        try:
             with voice:
                 summary = show.run(options, voice=voice, interruption=interruption)
             voice.show(f"\n{summary.text()}")
             if options.json:
                 summary.write(options.json)
         except KeyboardInterrupt:
-            print("demo: stopped before the end; nothing was counted", file=sys.stderr)
+            sys.stderr.write(TOLD)
             return INTERRUPTED
         except (RuntimeError, TimeoutError, OSError) as error:
             print(f"demo: {error}", file=sys.stderr)

@@ -1,12 +1,20 @@
 """Worker, beat and Flower, and who starts them again when they end, as a supervisor does."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from scripts.demonstration.population import Say
-from scripts.live.deployment import BEAT_IS_READY, WORKER_IS_READY, Deployment
-from scripts.live.processes import Process
+from scripts.live.deployment import BEAT_IS_READY, WORKER_IS_READY, Deployment, is_serving
+from scripts.live.ports import free_port
+from scripts.live.processes import Process, ProcessEndedError
+
+FLOWER_PORT = 5555
+PORTS_TRIED = 5
+"""Another demo may take a free port before Flower listens on it."""
+CANNOT_LISTEN = "flower cannot listen"
+"""How Flower's last line begins where another process has its port."""
 
 RESTART_PAUSE = 1.0
 """Seconds between two starts of one that does not stay."""
@@ -16,8 +24,8 @@ RESTART_PAUSE = 1.0
 class Member:
     name: str
     process: Process
-    ready_line: str | None
-    """What its log says when it works; ``None``: nobody waits for it."""
+    is_ready: Callable[[], bool]
+    """Whether it works, after a start."""
     started_at: float = 0.0
     """Seconds into the show."""
     ready_at: float | None = 0.0
@@ -31,15 +39,20 @@ class Member:
 class Crew:
     """Keeps its members alive. Every call says when it is, in seconds into the show."""
 
-    def __init__(self, live: Deployment, *, flower_port: int, say: Say) -> None:
+    def __init__(self, live: Deployment, *, say: Say) -> None:
         """Start all of them; ``ProcessEndedError`` or ``TimeoutError`` where one cannot."""
+        self._live = live
         self._say = say
         say("starting", "a worker with two processes")
-        self.worker = Member("worker", live.start_worker(concurrency=2), WORKER_IS_READY)
+        worker = live.start_worker(concurrency=2)
+        self.worker = Member("worker", worker, partial(_has_logged, worker, WORKER_IS_READY))
         say("starting", "beat")
-        self.beat = Member("beat", live.start_beat(), BEAT_IS_READY)
+        beat = live.start_beat()
+        self.beat = Member("beat", beat, partial(_has_logged, beat, BEAT_IS_READY))
         say("starting", "Flower")
-        self.flower = Member("Flower", live.start_flower(flower_port), None)
+        self.flower_port = FLOWER_PORT
+        flower = self._start_flower()
+        self.flower = Member("Flower", flower, lambda: is_serving(flower, self.flower_port))
         self._on_duty = [self.worker, self.beat, self.flower]
 
     def __iter__(self) -> Iterator[Member]:
@@ -51,7 +64,7 @@ class Crew:
             if not member.process.alive:
                 if elapsed >= member.started_at + RESTART_PAUSE:
                     self._start_again(member, elapsed)
-            elif member.ready_at is None and _is_ready(member):
+            elif member.ready_at is None and member.is_ready():
                 member.ready_at = elapsed
                 self._say("ready", member.name)
 
@@ -66,14 +79,27 @@ class Crew:
         self._on_duty.append(member)
         self._start_again(member, elapsed)
 
+    def _start_flower(self) -> Process:
+        for tried in range(PORTS_TRIED):
+            # Only now: the port is Flower's when it listens, and not before.
+            self.flower_port = free_port(None if tried else FLOWER_PORT)
+            try:
+                return self._live.start_flower(self.flower_port)
+            except ProcessEndedError as error:
+                if CANNOT_LISTEN not in str(error):
+                    raise
+        raise OSError(f"Flower found no free port in {PORTS_TRIED} attempts")
+
     def _start_again(self, member: Member, elapsed: float) -> None:
         exit_code = member.process.exit_code
+        if member is self.flower and CANNOT_LISTEN in member.process.log_text():
+            self.flower_port = free_port()
+            self._say("moved", f"Flower, to http://127.0.0.1:{self.flower_port}")
+            member.process.argv = self._live.flower_command(self.flower_port)
         member.process.start()
         member.started_at, member.ready_at = elapsed, None
         self._say("restarted", f"{member.name}, which had ended with {exit_code}")
 
 
-def _is_ready(member: Member) -> bool:
-    return member.ready_line is None or bool(
-        re.search(member.ready_line, member.process.log_text(), re.MULTILINE)
-    )
+def _has_logged(process: Process, pattern: str) -> bool:
+    return re.search(pattern, process.log_text(), re.MULTILINE) is not None

@@ -1,5 +1,9 @@
-"""Ctrl-C, the polite way: the first is a wish, the second is an order."""
+"""Ctrl-C, the polite way: the first is a wish, the second is an order.
 
+Imports little, so that a Ctrl-C in the first second finds it in place.
+"""
+
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -7,16 +11,36 @@ from typing import Any, Self
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+INTERRUPTED = 130
+"""Exit status, as a shell reports SIGINT."""
+TOLD = "demo: interrupted, nothing was counted\n"
+
+
+def end_at_once() -> None:
+    """Until something is started, end this process on the first signal: in one line, not in
+    a traceback out of the middle of an import."""
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    os.write(2, TOLD.encode())
+    os._exit(INTERRUPTED)
+
+
 class Interruption:
     """A context in which Ctrl-C, SIGTERM and a closed terminal ask for the end.
 
-    As long as it is ``patient``, the first only sets ``wished``, for who looks at it
-    between two steps; any other raises ``KeyboardInterrupt`` at once.
+    As long as it is ``patient``, the first only sets ``wished``, which the show reads between
+    two steps. The next one raises ``KeyboardInterrupt``, once: later ones must not interrupt
+    what kills the processes.
     """
 
     def __init__(self) -> None:
         self.wished = False
         self.patient = False
+        self._raised = False
         self._handlers_before: dict[int, Any] = {}
 
     def wish(self) -> None:
@@ -42,6 +66,9 @@ class Interruption:
             signal.signal(number, handler)
 
     def _hear(self, _number: int, _frame: FrameType | None) -> None:
+        if self._raised:
+            return
         if not self.patient or self.wished:
+            self._raised = True
             raise KeyboardInterrupt
         self.wished = True

@@ -10,7 +10,7 @@ from app import clock, db
 from app.adapters.slot_cache import CachedSlots
 from app.domain.calendar import day_of
 from scripts.demonstration import accounting, marketplace, people
-from scripts.demonstration.crew import Crew
+from scripts.demonstration.crew import FLOWER_PORT, Crew
 from scripts.demonstration.debts import Debts
 from scripts.demonstration.effects import look
 from scripts.demonstration.interruption import Interruption
@@ -22,11 +22,9 @@ from scripts.demonstration.sabotage import HASTE, SLOW_MAIL, Saboteur
 from scripts.demonstration.summary import Summary
 from scripts.demonstration.voice import Voice
 from scripts.live.deployment import REPOSITORY, Deployment
-from scripts.live.ports import free_port
 from scripts.live.redis_server import RedisServer
 
 TICK = 0.1  # seconds
-FLOWER_PORT = 5555
 REMINDERS_EVERY = 10.0  # seconds
 PATIENCE = 60.0  # seconds for the queues to drain, however short the show is
 AFTERTHOUGHT = 5.0  # seconds for what beat enqueued as it was stopped
@@ -42,8 +40,8 @@ def closing_time(seconds: float | None, *, kill: bool) -> float | None:
 def run(options: Options, *, voice: Voice, interruption: Interruption) -> Summary:
     """The show from start to end; nothing that it started lives when it returns.
 
-    Raises what keeps a process from starting, and ``KeyboardInterrupt`` before the show has
-    begun. Later an impatient end is counted as it is.
+    Raises what keeps a process from starting, and ``KeyboardInterrupt`` for a Ctrl-C before the
+    show has begun and for the second one later: then all processes are killed at once.
     """
     folder = options.folder or _new_folder()
     redis = RedisServer(folder=folder / "redis")
@@ -54,8 +52,7 @@ def run(options: Options, *, voice: Voice, interruption: Interruption) -> Summar
         residents = people.move_in()
         voice.say("starting", f"Redis on {redis.url}, mail server on {live.mail.url}")
         with redis, live:
-            port = free_port(FLOWER_PORT)
-            crew = Crew(live, flower_port=port, say=voice.say)
+            crew = Crew(live, say=voice.say)
             seed = random.SystemRandom().randrange(10_000) if options.seed is None else options.seed
             rng = random.Random(seed)
             show = Show(
@@ -75,7 +72,9 @@ def run(options: Options, *, voice: Voice, interruption: Interruption) -> Summar
             )
             if options.kill:
                 live.mail.delay(SLOW_MAIL, at="rcpt")
-            voice.show(_where_to_look(live, flower_port=port, seed=seed, options=options))
+            voice.show(
+                _where_to_look(live, flower_port=crew.flower_port, seed=seed, options=options)
+            )
             show.play()
             voice.end()
             voice.say("stopping", "Flower, worker, mail server and Redis")
@@ -114,12 +113,9 @@ class Show:
         """People book until closing time or Ctrl-C; then everything drains."""
         self._voice.begin()
         self._interruption.patient = True
-        try:
-            self._open()
-            self._close()
-            self._drain()
-        except KeyboardInterrupt:
-            self._voice.say("stopping", "at once: what is under way stays in the outbox")
+        self._open()
+        self._close()
+        self._drain()
         self._seconds = self._voice.elapsed
 
     def count(self, live: Deployment) -> Summary:
@@ -173,7 +169,8 @@ class Show:
         if self._saboteur:
             self._saboteur.repair()
         self._send_reminders()
-        self._voice.say("closing", "people stop booking; what is under way drains")
+        again = "; Ctrl-C again ends it at once" if self._interruption.wished else ""
+        self._voice.say("closing", f"people stop booking; what is under way drains{again}")
 
     def _drain(self) -> None:
         began = self._voice.elapsed

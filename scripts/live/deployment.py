@@ -95,7 +95,7 @@ class Deployment:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self.processes.stop()
+            self.processes.__exit__(kind, error, traceback)
         finally:
             self.mail.stop()
             if self._temporary:
@@ -149,16 +149,15 @@ class Deployment:
         environment: Mapping[str, str] | None = None,
         timeout: float = READY_TIMEOUT,
     ) -> Process:
-        """A Flower whose pages answer on ``port`` of 127.0.0.1."""
-        process = self.celery(
-            "flower",
-            *(f"--port={port}", f"--address={HOST}"),
-            *arguments,
-            name=name,
-            environment=environment,
+        """A Flower whose pages answer on ``port`` of 127.0.0.1.
+
+        ``ProcessEndedError`` where another process listens there already.
+        """
+        process = self.run(
+            self.flower_command(port, *arguments), name=name, environment=environment
         )
         deadline = time.monotonic() + timeout
-        while not _answers(port, "/healthcheck"):
+        while not is_serving(process, port):
             if not process.alive:
                 raise process.ended("before its pages answered")
             if time.monotonic() > deadline:
@@ -166,12 +165,18 @@ class Deployment:
             time.sleep(POLL)
         return process
 
+    def flower_command(self, port: int, *arguments: str) -> list[str]:
+        """The command of a Flower on ``port`` of 127.0.0.1."""
+        return self._celery_command("flower", f"--port={port}", f"--address={HOST}", *arguments)
+
     def celery(
         self, *arguments: str, name: str, environment: Mapping[str, str] | None = None
     ) -> Process:
         """Start ``celery -A APP ARGUMENTS`` and do not wait for anything."""
-        command = [sys.executable, "-m", "celery", "-A", self.app, *arguments]
-        return self.run(command, name=name, environment=environment)
+        return self.run(self._celery_command(*arguments), name=name, environment=environment)
+
+    def _celery_command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "celery", "-A", self.app, *arguments]
 
     def run(
         self, command: Sequence[str], *, name: str, environment: Mapping[str, str] | None = None
@@ -190,6 +195,11 @@ class Deployment:
     def logs(self) -> dict[str, str]:
         """What each process wrote to its output, by file name."""
         return self.processes.logs()
+
+
+def is_serving(process: Process, port: int) -> bool:
+    """Whether ``process`` itself answers on ``port``: another Flower's page looks the same."""
+    return process.listens_on(port) and _answers(port, "/healthcheck")
 
 
 def _answers(port: int, path: str) -> bool:

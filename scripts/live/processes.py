@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -76,7 +76,11 @@ class Process:
         if command is None:
             raise FileNotFoundError(f"{self.argv[0]}: command not found")
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        _starter.submit(self._spawn, command).result()
+        spawning = _starter.submit(self._spawn, command)
+        try:
+            spawning.result()
+        finally:
+            wait([spawning])  # a Ctrl-C must not leave a process that ``kill`` does not know
         return self
 
     def _spawn(self, command: str) -> None:
@@ -199,6 +203,15 @@ class Process:
         self.signal(signal.SIGKILL)
         return None if self._popen is None else self._popen.wait()
 
+    def listens_on(self, port: int) -> bool:
+        """Whether it or a process that it started accepts TCP connections on ``port``."""
+        for member in self._members():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                for connection in member.net_connections(kind="tcp"):
+                    if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                        return True
+        return False
+
     def descendants(self) -> list[psutil.Process]:
         """The living processes that it started, directly or not."""
         return [member for member in self._members() if member.pid != self.pid]
@@ -254,7 +267,7 @@ class Processes:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
+        self.stop(at_once=kind is not None and issubclass(kind, KeyboardInterrupt))
 
     def __iter__(self) -> Iterator[Process]:
         return iter(tuple(self._started))
@@ -271,11 +284,11 @@ class Processes:
         files = {process.log for process in self._started if process.log.exists()}
         return {file.name: file.read_text(errors="replace") for file in sorted(files)}
 
-    def stop(self) -> None:
-        """Terminate each, the last one first; a second Ctrl-C kills the rest at once."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Terminate each, the last one first; kill the rest ``at_once`` or after a Ctrl-C."""
         newest_first = self._started[::-1]
         try:
-            for process in newest_first:
+            for process in () if at_once else newest_first:
                 process.terminate(self._grace)
         finally:
             for process in newest_first:

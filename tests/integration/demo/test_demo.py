@@ -2,24 +2,28 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import psutil
 import pytest
 
-from scripts.live.deployment import REPOSITORY
+from scripts.demonstration import crew
+from scripts.live.deployment import REPOSITORY, Deployment
 from scripts.live.mailbox import Mailbox
 from scripts.live.processes import is_running, wait_until_gone
-from scripts.live.redis_server import NoRedisServerError, find_server
+from scripts.live.redis_server import NoRedisServerError, RedisServer, find_server
 
 STARTED = 60  # seconds for the processes to be ready, on a busy machine
 STOPPED = 60  # seconds to drain and stop
@@ -85,7 +89,7 @@ def demo(
     running = []
 
     def start(*arguments: str) -> Demo:
-        started = Demo(tmp_path / "demo", *arguments)
+        started = Demo(tmp_path / f"demo{len(running) or ''}", *arguments)
         running.append(started)
         show_logs(started.logs)
         return started
@@ -172,6 +176,121 @@ def test_ctrl_c_while_it_starts_leaves_nothing(demo: Callable[..., Demo]) -> Non
     show.process.send_signal(signal.SIGINT)
     assert show.process.wait(STOPPED) == 130, show.said()
     assert not any(map(is_running, family))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after", ["confirmed  lesson", "closing    people"])
+def test_a_second_signal_ends_it_at_once_in_one_line(
+    demo: Callable[..., Demo], number: int, after: str
+) -> None:
+    show = demo(*(["--seconds", "5"] if after.startswith("closing") else []))
+    show.wait_for(after)
+    family, said = show.family(), show.said()
+    show.process.send_signal(number)
+    show.wait_for("closing    people")
+    time.sleep(0.3)  # the kernel makes one of two that come together
+    show.process.send_signal(number)
+    asked = time.monotonic()
+    show.process.send_signal(number)  # one too many, while it kills its processes
+    assert show.process.wait(STOPPED) == 130, show.said()
+    assert time.monotonic() - asked < 8, "no process was waited for"
+    assert show.said().splitlines()[-1] == "demo: interrupted, nothing was counted"
+    assert "It does not add up" not in show.said()
+    assert "Traceback" not in show.said()
+    # The first signal may have drained something before the second came.
+    assert len(show.said().splitlines()) - len(said.splitlines()) < 20
+    for pid in family:
+        wait_until_gone(pid)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.05, 0.2, 0.5, 1.0, 2.0])
+def test_a_signal_in_the_first_seconds_ends_it_in_one_line(tmp_path: Path, seconds: float) -> None:
+    """As ``scripts/demo`` starts it: deaf to SIGINT for the moment until Python listens."""
+    command = (
+        f"trap '' INT; exec {sys.executable} -m scripts.demonstration --folder {tmp_path}/demo"
+    )
+    with subprocess.Popen(
+        ["bash", "-c", command], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as show:
+        time.sleep(seconds)
+        while show.poll() is None:  # again, where it was too early to be heard
+            show.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        assert show.stdout is not None
+        assert show.stderr is not None
+        said = show.stderr.read().decode()
+    assert show.returncode == 130
+    assert said == "demo: interrupted, nothing was counted\n"
+
+
+def test_two_demos_at_a_time_have_a_flower_each(demo: Callable[..., Demo]) -> None:
+    shows = [demo(), demo()]
+    ports = []
+    for show in shows:
+        show.wait_for("confirmed  lesson")
+        [port] = re.findall(r"Flower +http://127\.0\.0\.1:(\d+)", show.said())
+        assert int(port) in show.ports()
+        ports.append(port)
+    assert len(set(ports)) == 2
+
+
+def test_a_port_taken_at_the_last_moment_is_not_flowers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with (
+        HealthyPage() as foreign,
+        RedisServer() as redis,
+        Deployment(redis_url=redis.url) as live,
+    ):
+        free = crew.free_port()
+        ports = iter([foreign.port, free])
+        monkeypatch.setattr(crew, "free_port", lambda _preferred=None: next(ports))
+        made = crew.Crew(live, say=lambda what, text: said.append(f"{what} {text}"))
+        assert made.flower_port == free
+        assert made.flower.process.listens_on(free)
+
+
+def test_a_flower_that_lost_its_port_moves_and_is_ready_when_it_answers(tmp_path: Path) -> None:
+    said: list[str] = []
+    with RedisServer() as redis, Deployment(redis_url=redis.url) as live:
+        made = crew.Crew(live, say=lambda what, text: said.append(f"{what} {text}"))
+        first = made.flower_port
+        made.flower.kill()
+        with HealthyPage(first):
+            elapsed, until = 10.0, time.monotonic() + STARTED
+            while "ready Flower" not in said and time.monotonic() < until:
+                elapsed += 0.5
+                made.watch(elapsed)
+                time.sleep(0.1)
+            assert made.flower_port != first
+            assert f"moved Flower, to http://127.0.0.1:{made.flower_port}" in said
+            assert made.flower.process.listens_on(made.flower_port)
+
+
+class HealthyPage(HTTPServer):
+    """A foreign server whose every page answers 200, as another demo's Flower does."""
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Healthy)
+        self.port = self.server_port
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Healthy(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
 
 
 def test_it_stops_when_nobody_reads_any_more(tmp_path: Path) -> None:
