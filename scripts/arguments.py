@@ -7,6 +7,8 @@ anything.
 
 import argparse
 import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from simulations.arguments import Parser, duration, number
 __all__ = [
     "CALLED_FROM",
     "HELP_WAS_SHOWN",
+    "INTERRUPTED",
     "Parser",
     "check",
     "command",
@@ -23,6 +26,7 @@ __all__ = [
     "number",
     "path",
     "positive",
+    "run_command",
 ]
 
 CALLED_FROM = "CALLED_FROM"
@@ -30,6 +34,9 @@ CALLED_FROM = "CALLED_FROM"
 
 HELP_WAS_SHOWN = 100
 """Exit status of ``check``: the arguments are right, but there is nothing to run."""
+
+INTERRUPTED = 130
+"""Exit status, as a shell reports SIGINT."""
 
 positive = number(1)
 
@@ -45,6 +52,17 @@ def check(parse: Callable[[], object]) -> None:
         parse()
     except SystemExit as ended:
         raise SystemExit(ended.code or HELP_WAS_SHOWN) from None
+
+
+def run_command(main: Callable[[], int]) -> int:
+    """The exit status of ``main``, or 130 after Ctrl-C or SIGTERM: then what ``main`` started is
+    ended by its context managers, and one line says so."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("interrupted: nothing is kept of this run", file=sys.stderr)
+        return INTERRUPTED
 
 
 def path(text: str) -> Path:

@@ -18,7 +18,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from scripts.arguments import command
+from scripts.arguments import command, run_command
 
 LOCK = Path(__file__).resolve().parents[1] / "requirements-dev.lock"
 OURSELVES = "instainstru-tasks"
@@ -157,4 +157,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from scripts import arguments
 from scripts.arguments import Parser, new_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -137,7 +138,7 @@ def _of_rounds(rounds: int) -> str:
     return f"{rounds} rounds of each."
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The options. ``SystemExit(2)`` after one line on stderr about a bad argument."""
     names = [chapter.name for chapter in CHAPTERS]
     parser = Parser(prog="scripts/bench_all", description=(__doc__ or "").partition("\n")[0])
@@ -149,7 +150,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--json", type=new_file, metavar="FILE", help="keep what was found there, too"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     if options.page == PAGE and (options.only or options.small):
         part = "--small" if options.small else "--only"
         parser.error(
@@ -196,6 +197,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from scripts.benchmarks.command import run as run_to_the_end
-
-    sys.exit(run_to_the_end(main))
+    sys.exit(arguments.run_command(main))

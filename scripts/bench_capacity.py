@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from scripts.arguments import command, number
+from scripts.arguments import command, number, run_command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STORM_AT = "18:00"
@@ -138,7 +138,7 @@ HEAD = (
 )
 
 
-def main() -> None:
+def main() -> int:
     parser = command("bench_capacity", "Print how long work waits, as a table.")
     parser.add_argument(
         "--day",
@@ -157,6 +157,7 @@ def main() -> None:
     print(HEAD, flush=True)
     for day in [Day(*numbers) for numbers in options.day or ()] or DAYS:
         print(row(day, *replay(day)), flush=True)
+    return 0
 
 
 def _seconds(instant: str) -> float:
@@ -164,4 +165,4 @@ def _seconds(instant: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

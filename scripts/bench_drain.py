@@ -14,6 +14,7 @@ import sys
 from statistics import median
 from typing import Any
 
+from scripts.arguments import run_command
 from scripts.benchmarks import command
 from scripts.benchmarks.command import Benchmark
 from scripts.benchmarks.draining import drain
@@ -112,4 +113,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(run_command(main))

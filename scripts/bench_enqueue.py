@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from scripts.arguments import run_command
 from scripts.benchmarks import command
 from scripts.benchmarks.command import Benchmark
 from scripts.benchmarks.databases import KINDS
@@ -114,4 +115,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(run_command(main))

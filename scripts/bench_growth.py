@@ -23,6 +23,7 @@ from sqlalchemy import func, insert, literal, select
 from app import clock, db
 from app.models import OUTBOX_ENTRIES, OutboxState
 from app.routing import QUEUES, wire_priority
+from scripts.arguments import run_command
 from scripts.benchmarks import command
 from scripts.benchmarks.backlog import list_of, multiply
 from scripts.benchmarks.command import Benchmark
@@ -209,4 +210,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(run_command(main))

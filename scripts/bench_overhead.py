@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
+from scripts.arguments import run_command
 from scripts.benchmarks import command
 from scripts.benchmarks.command import Benchmark
 from scripts.benchmarks.draining import drain
@@ -140,4 +141,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(run_command(main))

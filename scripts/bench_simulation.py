@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from celery import Celery
 from celery.schedules import crontab
 
-from scripts.arguments import command, new_file, number
+from scripts.arguments import command, new_file, number, run_command
 from simulations.engine import Deployment, WorkerGroup
 from simulations.engine.clock import wall_seconds
 
@@ -82,7 +83,7 @@ def beat_alone(days: int) -> dict[str, float]:
     return {"days": days, "runs": runs, "seconds": seconds, "runs_per_second": runs / seconds}
 
 
-def main() -> None:
+def main() -> int:
     parser = command("bench_simulation", __doc__)
     parser.add_argument(
         "--most", type=number(SMALLEST), default=1_000_000, help="lines of the longest run"
@@ -115,7 +116,8 @@ def main() -> None:
         )
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

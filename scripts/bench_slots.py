@@ -28,7 +28,7 @@ from app.models import AvailabilityWindow, Booking, BookingStatus, Role, Service
 from app.services.availability import free_slots, mark_stale
 from app.services.slot_refresh import PAGE, refresh
 from app.settings import Settings
-from scripts.arguments import command, positive
+from scripts.arguments import command, positive, run_command
 from scripts.demonstration.people import ZONES
 from scripts.live.redis_server import RedisServer
 
@@ -163,4 +163,4 @@ def _hour(number: int, lesson: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -21,6 +21,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+from scripts.arguments import run_command
 from scripts.benchmarks import command
 from scripts.benchmarks.command import Benchmark
 from scripts.benchmarks.databases import KINDS
@@ -216,4 +217,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(run_command(main))

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from app.routing import QUEUES, wire_priority
-from scripts.arguments import positive
+from scripts.arguments import positive, run_command
 from scripts.benchmarks import command
 from scripts.benchmarks.backlog import list_of, multiply
 from scripts.benchmarks.command import Benchmark
@@ -165,4 +165,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(run_command(main))

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.arguments import command
+from scripts.arguments import command, run_command
 
 ROOT = Path(__file__).parent.parent
 MOST_SEEDS = 20
@@ -282,4 +282,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run_command(main))

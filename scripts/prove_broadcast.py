@@ -21,7 +21,7 @@ from sqlalchemy import func, insert, select
 from app import clock, db
 from app.models import Broadcast, Notification, OutboxEntry, OutboxState, Role, User
 from app.services.broadcasts import BROADCAST, PAGE, create_broadcast
-from scripts.arguments import command, number, positive
+from scripts.arguments import command, number, positive, run_command
 from scripts.live.deployment import Deployment
 from scripts.live.job_bench import JobBench, job_bench
 from scripts.live.redis_server import RedisServer
@@ -229,4 +229,4 @@ def _print_now(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -26,7 +26,7 @@ from celery import Celery, schedules
 
 from app.tasks.due import next_due
 from app.tasks.schedules import crontab
-from scripts.arguments import command, number
+from scripts.arguments import command, number, run_command
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
@@ -238,4 +238,4 @@ def _compare(rng: Random, zone: ZoneInfo, change: datetime, tally: Tally) -> Non
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -12,7 +12,7 @@ import sys
 from time import monotonic, sleep
 
 from app.models import OutboxEntry
-from scripts.arguments import command, positive
+from scripts.arguments import command, positive, run_command
 from scripts.live import jobs
 from scripts.live.deployment import Deployment
 from scripts.live.job_bench import JobBench, job_bench
@@ -90,4 +90,4 @@ def _verdict(planned: int, *, seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, sleep
 
 from app.models import OutboxEntry, OutboxState
-from scripts.arguments import command, positive
+from scripts.arguments import command, positive, run_command
 from scripts.live import jobs
 from scripts.live.deployment import Deployment
 from scripts.live.job_bench import JobBench, job_bench
@@ -108,4 +108,4 @@ def _verdict(planned: int, survived: bool, *, seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

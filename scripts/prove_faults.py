@@ -11,14 +11,12 @@ five minutes of its end. No container, network or volume is left, however it end
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import NoReturn
 from uuid import uuid4
 
-from scripts.arguments import Parser, command, positive
+from scripts.arguments import Parser, command, positive, run_command
 from scripts.faults.figures import Row, table
 from scripts.faults.rounds import suffer
 from scripts.faults.stage import NoImageError, stage
@@ -31,7 +29,6 @@ CANNOT = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _end)
     began = time.monotonic()
     try:
         rows = _prove(options.faults, options.jobs)
@@ -41,9 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AssertionError as error:
         print(f"NOT proven: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted: everything is removed", file=sys.stderr)
-        return 128 + signal.SIGINT
     print("\n".join(["", *table(rows)]))
     total = sum(row.jobs for row in rows)
     lost, doubled = sum(row.lost for row in rows), sum(row.doubled for row in rows)
@@ -95,9 +89,5 @@ def faults_named(text: str) -> tuple[Fault, ...]:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _end(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -31,7 +31,7 @@ from random import Random
 from zoneinfo import ZoneInfo
 
 from app.tasks import celery_app
-from scripts.arguments import command, number
+from scripts.arguments import command, number, run_command
 from scripts.schedule_year.findings import DAY, Findings
 from scripts.schedule_year.span import MINUTELY, README, run
 
@@ -152,4 +152,4 @@ def _tell(found: Findings, weeks: Sequence[tuple[datetime, datetime]] | None) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

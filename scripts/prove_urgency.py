@@ -17,7 +17,7 @@ import redis
 
 from app import db, outbox
 from app.routing import QUEUES, QueueSpec, wire_priority
-from scripts.arguments import command, number
+from scripts.arguments import command, number, run_command
 from scripts.live import jobs
 from scripts.live.deployment import Deployment
 from scripts.live.job_bench import JobBench, job_bench
@@ -138,4 +138,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -78,24 +77,9 @@ def parser(name: str, doc: str | None, *, n: int, what: str, least: int = 1) -> 
     return made
 
 
-INTERRUPTED = 130
-"""Exit status, as a shell gives it after Ctrl-C."""
-
-
 def progress(text: str) -> None:
     """Say on stderr what is being measured."""
     print(text, file=sys.stderr, flush=True)
-
-
-def run(main: Callable[[], int]) -> int:
-    """The exit status of a benchmark that leaves nothing running, also when it is told to end:
-    130 after Ctrl-C or a SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return main()
-    except KeyboardInterrupt:
-        progress("interrupted: nothing is kept of this run")
-        return INTERRUPTED
 
 
 def tell(found: Benchmark, *, as_json: bool) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.admin import arguments as admin
-from scripts.arguments import command, duration, new_file, number
+from scripts.arguments import command, duration, new_file, number, run_command
 from simulations.arguments import a_date
 
 
@@ -75,3 +77,20 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         with pytest.raises(argparse.ArgumentTypeError):
             new_file(str(tmp_path / name) if name else "")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_interrupted_ends_in_one_line(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def main() -> int:
+        os.kill(os.getpid(), number)
+        return 0
+
+    try:
+        assert run_command(main) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr() == ("", "interrupted: nothing is kept of this run\n")
