@@ -318,22 +318,7 @@ class OutboxConsumer(Consumer):
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         delivery = messages.delivery_of(message)
-        delay = backoff_delay(
-            delivery.tries, base=BaseTask.retry_base, cap=BaseTask.retry_cap, rng=entropy.rng()
-        )
-
-        def record(session: Any, delivery: Delivery) -> bool:
-            now = clock.utcnow()
-            return guard.postpone(
-                session,
-                delivery,
-                limit=load_settings().unknown_task_retries,
-                due_at=now + timedelta(seconds=delay),
-                error=f"no worker that took it knows the task {delivery.task}",
-                now=now,
-            )
-
-        self._record(message, delivery, f"unknown task {delivery.task}", record)
+        self._record(message, delivery, f"unknown task {delivery.task}", postpone_unknown)
 
     def _refuse_item(self, item: bytes, why: str) -> None:
         self.taken += 1
@@ -363,6 +348,22 @@ class OutboxConsumer(Consumer):
         if not message.acknowledged:
             message.ack_log_error(logger, self.connection_errors)
         signals.task_rejected.send(sender=self, message=message, exc=None)
+
+
+def postpone_unknown(session: Any, delivery: Delivery) -> bool:
+    """Reschedule work whose task nobody here knows, within UNKNOWN_TASK_RETRIES attempts."""
+    now = clock.utcnow()
+    delay = backoff_delay(
+        delivery.tries, base=BaseTask.retry_base, cap=BaseTask.retry_cap, rng=entropy.rng()
+    )
+    return guard.postpone(
+        session,
+        delivery,
+        limit=load_settings().unknown_task_retries,
+        due_at=now + timedelta(seconds=delay),
+        error=f"no worker that took it knows the task {delivery.task}",
+        now=now,
+    )
 
 
 def _dead(why: str) -> Callable[[Any, Delivery], bool]:

@@ -10,21 +10,27 @@
 See docs/testing.md.
 """
 
+import json
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from celery import Celery, Task, states
 from celery.app.trace import build_tracer
-from sqlalchemy import Engine, select
+from celery.exceptions import NotRegistered
+from sqlalchemy import Connection, Engine, event, select
 from sqlalchemy.orm import Session
 
 from app import clock, db, outbox, trace
 from app.models import OutboxEntry
 from app.outbox import DUE_INSTANT_HEADER, PUBLISHED_AT_HEADER
+from app.outbox.guard import Delivery
 from app.tasks.celery_app import celery_app
+from app.tasks.consumer import postpone_unknown
 
 MOST_RUNS = 1000
 """Of one drain: work that plans itself again and again ends here."""
@@ -45,6 +51,10 @@ class Ran:
 
 class TooManyRunsError(AssertionError):
     """Work was still due after as many runs as were allowed."""
+
+
+class UncommittedWorkError(AssertionError):
+    """Work was planned in a transaction that is still open: ``drain`` would not run it."""
 
 
 @contextmanager
@@ -69,15 +79,22 @@ def assert_enqueued(
 
     Without ``args`` any arguments will do; ``at`` (aware, when it is due) and ``key`` are
     compared where they are given. A session also sees what its own transaction has planned
-    and not committed.
+    and not committed. Arguments are compared as JSON keeps them: a tuple is a list, and the key 1
+    is "1". Raises ``TypeError`` for arguments and instants that ``enqueue`` refuses.
     """
     name = task if isinstance(task, str) else task.name
+    if at is not None and at.tzinfo is None:
+        raise TypeError(f"at={at!r} is naive: pass an aware instant, such as in UTC")
+    try:
+        kept = json.loads(json.dumps(args, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"the arguments of {name} are not JSON: {error}") from error
     pending = _pending(where)
     found = [
         entry
         for entry in pending
         if entry.task == name
-        and (not args or entry.args == list(args))
+        and (not args or _same(entry.args, kept))
         and (at is None or entry.due_at == at)
         and (key is None or entry.key == key)
     ]
@@ -102,11 +119,16 @@ def drain(
     Work for later stays where it is. A retry is run at once, without its wait, up to
     ``retries`` times for each entry.
 
+    Work of a task that is not registered is postponed, as a worker does that does not know it:
+    its run is a RETRY with ``NotRegistered``.
+
     A task that fails becomes a dead letter, and its error is raised here; with
     ``failures=True`` it is in what is returned. Raises ``TooManyRunsError`` after ``most``
-    runs.
+    runs, and ``UncommittedWorkError`` where this thread has planned work in a transaction that is
+    still open, which the tasks cannot see.
     """
     app.loader.import_default_modules()
+    _refuse_uncommitted_work()
     ran: list[Ran] = []
     with without_broker():
         while (entry := _next(retries)) is not None:
@@ -119,6 +141,39 @@ def drain(
             if outcome.state == states.FAILURE and not failures:
                 raise outcome.result
     return ran
+
+
+_begun: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
+"""Connections on which a session has begun a transaction, each with its thread."""
+
+
+@event.listens_for(Session, "after_begin")
+def _note_connection(_session: Session, _transaction: object, connection: Connection) -> None:
+    _begun[connection] = threading.get_ident()
+
+
+def _refuse_uncommitted_work() -> None:
+    pending = select(OutboxEntry.id, OutboxEntry.task).where(OutboxEntry.pending())
+    for connection, thread in list(_begun.items()):
+        if (
+            thread != threading.get_ident()
+            or connection.closed
+            or not connection.in_transaction()
+            or connection.engine.url != db.engine().url
+        ):
+            continue
+        with db.reading() as session:
+            committed = set(session.scalars(pending))
+        hidden = [
+            task for entry_id, task in connection.execute(pending) if entry_id not in committed
+        ]
+        if hidden:
+            count = "1 entry" if len(hidden) == 1 else f"{len(hidden)} entries"
+            raise UncommittedWorkError(
+                f"{count}, {', '.join(sorted(set(hidden)))}, in a transaction that is still open: "
+                "tasks have transactions of their own and cannot see it. Commit it before drain(). "
+                "If the session joined a transaction of the test, bind it to the engine instead"
+            )
 
 
 def run(
@@ -163,6 +218,12 @@ def _next(retries: int) -> OutboxEntry | None:
 
 
 def _deliver(app: Celery, entry: OutboxEntry) -> Ran:
+    if entry.task not in app.tasks:
+        delivery = Delivery(entry.id, entry.task, from_outbox=True, tries=entry.tries)
+        with db.transaction() as session:
+            postponed = postpone_unknown(session, delivery)
+        state = states.RETRY if postponed else states.FAILURE
+        return Ran(entry.id, entry.task, tuple(entry.args), state, NotRegistered(entry.task))
     headers = {
         PUBLISHED_AT_HEADER: clock.utcnow().isoformat(),
         DUE_INSTANT_HEADER: (entry.due_instant or entry.due_at).isoformat(),
@@ -179,6 +240,15 @@ def _deliver(app: Celery, entry: OutboxEntry) -> Ran:
         delivery_info=info,
         **headers,
     )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are the same in JSON, which tells 1 from true."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def _pending(where: Session | Engine) -> Sequence[OutboxEntry]:

@@ -1,20 +1,33 @@
 """The helpers for tests of others: what they see, what they run, how they fail."""
 
+import json
+import math
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import states
-from sqlalchemy import Engine
+from celery.exceptions import NotRegistered
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
 
 from app import db, outbox
 from app.domain.errors import TransientError
-from app.models import OutboxState
+from app.models import OutboxEntry, OutboxState
+from app.settings import load_settings
 from app.tasks import BaseTask, email
-from app.tasks.testing import TooManyRunsError, assert_enqueued, drain, without_broker
+from app.tasks.testing import (
+    TooManyRunsError,
+    UncommittedWorkError,
+    assert_enqueued,
+    drain,
+    without_broker,
+)
 from tests.builders import a_service, a_student
 from tests.fakes import FakeBroker, FakeClock
 from tests.mailers import FakeMailer
@@ -50,6 +63,45 @@ def test_a_session_sees_what_it_has_not_committed(database: Engine) -> None:
     with db.transaction() as session:
         outbox.enqueue(session, TASK, 1)
         assert_enqueued(session, TASK, 1)
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    "arg",
+    [(1, 2), [(1,), {"a": (2,)}], {1: "x"}, {None: 1, True: 2}, Colour.RED, 1.5, "ü", None, True],
+    ids=repr,
+)
+def test_arguments_are_compared_as_json_has_them(database: Engine, arg: Any) -> None:
+    plan("a", arg)
+    assert_enqueued(database, TASK, "a", arg)
+    (found,) = [json.loads(json.dumps(arg))]
+    assert_enqueued(database, TASK, "a", found)
+
+
+@pytest.mark.parametrize(
+    ("planned", "asked"),
+    [(1, True), (0, False), ([1], [True]), ({"a": 1}, {"a": True}), ("1", 1), ([1, 2], [1])],
+)
+def test_what_json_tells_apart_is_not_the_same(database: Engine, planned: Any, asked: Any) -> None:
+    plan(planned)
+    assert_enqueued(database, TASK, asked, times=0)
+    assert_enqueued(database, TASK, planned)
+
+
+@pytest.mark.parametrize("arg", [Decimal("1.5"), datetime(2026, 7, 1, tzinfo=UTC), math.nan, {1}])
+def test_arguments_that_enqueue_refuses_are_refused(database: Engine, arg: Any) -> None:
+    with pytest.raises(TypeError, match=f"the arguments of {TASK} are not JSON"):
+        plan(arg)
+    with pytest.raises(TypeError, match=f"the arguments of {TASK} are not JSON"):
+        assert_enqueued(database, TASK, arg, times=0)
+
+
+def test_a_naive_instant_is_refused(database: Engine) -> None:
+    with pytest.raises(TypeError, match="is naive"):
+        assert_enqueued(database, TASK, at=datetime(2026, 7, 1), times=0)  # noqa: DTZ001
 
 
 def test_what_is_done_or_cancelled_is_not_planned(database: Engine) -> None:
@@ -166,10 +218,59 @@ def test_work_without_an_end_is_ended(bench: Bench) -> None:
         drain(most=10)
 
 
-def test_work_of_a_task_that_nobody_has_is_an_error_that_names_it(database: Engine) -> None:
-    plan(task="app.tasks.email.nobody", unchecked=True)
-    with pytest.raises(KeyError, match=r"app\.tasks\.email\.nobody"):
-        drain()
+def test_work_of_a_task_that_nobody_has_is_postponed_as_in_production(database: Engine) -> None:
+    entry_id = plan(task="app.tasks.email.nobody", unchecked=True)
+    ran = drain(retries=1)
+    assert [(run.state, type(run.result)) for run in ran] == [(states.RETRY, NotRegistered)] * 2
+    left = entry(entry_id)
+    assert (left.state, left.tries) == (OutboxState.PENDING, 2)
+    assert (
+        "no worker that took it knows the task app.tasks.email.nobody" in left.errors[-1]["error"]
+    )
+
+
+def test_work_of_a_task_that_nobody_has_is_a_dead_letter_in_the_end(database: Engine) -> None:
+    limit = load_settings().unknown_task_retries
+    entry_id = plan(task="app.tasks.email.nobody", unchecked=True)
+    with pytest.raises(NotRegistered, match=r"app\.tasks\.email\.nobody"):
+        drain(retries=limit + 1)
+    assert entry(entry_id).state is OutboxState.DEAD
+
+
+@pytest.mark.parametrize("joined", ["create_savepoint", "control_fully", "rollback_only"])
+def test_work_that_joined_an_open_transaction_is_named_instead_of_left_out(
+    database: Engine, joined: Any
+) -> None:
+    """SQLAlchemy's recipe for tests: each session joins a transaction that is rolled back."""
+    with database.connect() as connection, connection.begin() as outer:
+        with Session(connection, join_transaction_mode=joined) as session:
+            outbox.enqueue(session, TASK, 1)
+            if joined != "control_fully":  # this one commits the outer transaction
+                session.commit()
+            with pytest.raises(UncommittedWorkError, match=rf"1 entry, {TASK}, .* still open"):
+                drain()
+        if outer.is_active:
+            outer.rollback()
+    assert drain() == []
+
+
+def test_work_that_is_not_committed_is_named_instead_of_left_out(database: Engine) -> None:
+    with db.transaction() as session:
+        outbox.enqueue(session, TASK, 1)
+        with pytest.raises(UncommittedWorkError, match="Commit it before drain"):
+            drain()
+        session.rollback()
+
+
+def test_an_open_transaction_that_planned_nothing_is_no_hindrance(bench: Bench) -> None:
+    def body(self: BaseTask) -> str:
+        return "done"
+
+    task = bench.task(body)
+    plan(task=task.name)
+    with db.reading() as session:
+        session.scalars(select(OutboxEntry)).all()
+        assert [run.result for run in drain()] == ["done"]
 
 
 def test_without_a_broker_a_commit_publishes_nothing(broker: FakeBroker) -> None:
