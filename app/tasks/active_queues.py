@@ -32,3 +32,19 @@ def pools_of_workers(app: Celery, *, timeout: float, most: int) -> list[tuple[st
     replies = app.control.broadcast("stats", reply=True, timeout=timeout, limit=most) or []
     answers = chain.from_iterable(map(dict.items, replies))
     return sorted((worker, pool_name(stats["pool"]["implementation"])) for worker, stats in answers)
+
+
+def pids_of(app: Celery, worker: str, *, timeout: float) -> list[int]:
+    """The process of each worker of this name that answers within ``timeout`` seconds.
+
+    Returns as soon as two have answered. Raises as ``queues_by_worker`` does.
+    """
+    replies = app.control.broadcast(
+        "stats", destination=[worker], reply=True, timeout=timeout, limit=2
+    )
+    return [stats["pid"] for reply in replies or [] for stats in reply.values()]
+
+
+def shared_name(worker: str, number: int) -> str:
+    """The message about so many workers of one name."""
+    return f"{number} workers are called {worker}: give each a name of its own with -n"

@@ -24,7 +24,7 @@ from app.services import health
 from app.services.health import Health, Limits
 from app.settings import load_settings, warnings
 from app.tasks import time_limits
-from app.tasks.active_queues import pools_of_workers, queues_by_worker
+from app.tasks.active_queues import pools_of_workers, queues_by_worker, shared_name
 from app.tasks.base import BaseTask
 from app.tasks.celery_app import celery_app
 
@@ -109,11 +109,7 @@ def _ask_workers(expected: Set[str]) -> tuple[int | None, list[str]]:
         unserved = expected - frozenset().union(*chain.from_iterable(found.values()))
         if found and not unserved:
             break
-    problems = [
-        f"{len(of)} workers are called {name}: give each a name of its own with -n"
-        for name, of in sorted(found.items())
-        if len(of) > 1
-    ]
+    problems = [shared_name(name, len(of)) for name, of in sorted(found.items()) if len(of) > 1]
     if found and unserved:
         names = ",".join(spec.name for spec in routing.QUEUES if spec.name in unserved)
         problems.append(

@@ -2,10 +2,12 @@
 
 import atexit
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
 from functools import partial
+from threading import Thread
 from typing import Any, NoReturn
 
 from billiard import popen_fork
@@ -15,6 +17,8 @@ from celery.apps.worker import Worker, safe_say  # type: ignore[attr-defined]  #
 from celery.concurrency import prefork
 from celery.worker import state
 from celery.worker.components import Pool
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from app import clock, db, outbox, schema
 from app.adapters.mailer import MailerNotReadyError
@@ -25,6 +29,7 @@ from app.outbox import BrokerUnavailableError, guard
 from app.routing import QUEUES
 from app.settings import SettingsError, load_settings, warnings
 from app.tasks import command, command_line, interrupts, registry, time_limits, timetable
+from app.tasks.active_queues import pids_of, shared_name
 from app.tasks.broker import RedisBroker
 
 logger = logging.getLogger(__name__)
@@ -33,6 +38,8 @@ CANNOT = 2
 """Exit status where a setting is wrong: starting again changes nothing."""
 TRY_AGAIN = 75
 """Exit status where the database does not answer: EX_TEMPFAIL of sysexits.h."""
+NAMESAKE_SECONDS = 2.0
+"""A worker waits for so long, in a thread, for the answer of another that has its name."""
 
 
 def connect(app: Celery) -> None:
@@ -62,6 +69,14 @@ def connect(app: Celery) -> None:
         if sender.app is app:
             _tell_risk(broker)
             _warn_of_time_limits(app, sender.pool)
+            if app.conf.worker_enable_remote_control:
+                # Not waited for: the worker must run its loop to answer itself.
+                Thread(
+                    target=_warn_of_namesakes,
+                    args=(app, sender.hostname),
+                    name="Namesakes",
+                    daemon=True,
+                ).start()
 
     def check_beat(sender: Any, **_: Any) -> None:
         if sender.app is app:
@@ -272,6 +287,21 @@ def _warn_of_time_limits(app: Celery, pool: Any) -> None:
     warning = time_limits.warning(app, time_limits.pool_name(pool.info["implementation"]))
     if warning is not None:
         logger.warning("%s", warning)
+
+
+def _warn_of_namesakes(app: Celery, name: str) -> None:
+    """Warn where another worker has this one's name; Celery's remote control mixes them up.
+
+    In containers both may have the same process id, so two answers are enough. One answer
+    is another worker's where this one's solo pool is busy.
+    """
+    try:
+        pids = pids_of(app, name, timeout=NAMESAKE_SECONDS)
+    except (OperationalError, RedisError, OSError):
+        return
+    others = len(pids) - 1 if os.getpid() in pids else len(pids)
+    if others:
+        logger.warning("%s", shared_name(name, others + 1))
 
 
 def _cancel_revoked(request: Any, **_: Any) -> None:

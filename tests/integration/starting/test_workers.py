@@ -2,6 +2,7 @@
 
 import re
 import signal
+from time import sleep
 
 import pytest
 import redis
@@ -107,3 +108,30 @@ def test_two_workers_of_one_name_are_both_heard(shell: Shell, bench: JobBench) -
     assert "2 workers are called same@here: give each a name of its own with -n" in said.stdout
     assert "no worker takes from" not in said.stdout
     assert said.stderr == ""
+
+
+SHARED_NAME = "2 workers are called same@here: give each a name of its own with -n"
+ASKED = 4.0
+"""Seconds after which a worker has long asked for others of its name."""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("pool", ["prefork", "solo", "gevent"])
+def test_a_worker_warns_of_one_that_has_its_name(shell: Shell, bench: JobBench, pool: str) -> None:
+    line = f"celery -A app.tasks worker --loglevel=info -n same@here --pool={pool} --concurrency=1"
+    first = shell.start_worker(line, name="first")
+    second = shell.start_worker(line, name="second")
+    second.wait_for_line(SHARED_NAME, timeout=READY)
+    assert SHARED_NAME not in first.log_text()
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_does_not_warn_of_itself_nor_of_one_that_was_killed(
+    shell: Shell, bench: JobBench
+) -> None:
+    line = "celery -A app.tasks worker --loglevel=info -n {}@here --concurrency=1"
+    shell.start_worker(line.format("another"), name="another")
+    shell.start_worker(line.format("same"), name="killed").kill()
+    successor = shell.start_worker(line.format("same"), name="successor")
+    sleep(ASKED)
+    assert "workers are called" not in successor.log_text()
