@@ -109,6 +109,7 @@ def described(entry: OutboxEntry) -> dict[str, Any]:
         "published_at": entry.published_at,
         "finished_at": entry.finished_at,
         "tries": entry.tries,
+        "retrying_since": entry.retrying_since,
         "publishes": entry.publishes,
         "resent": entry.resent,
         "deliveries": entry.deliveries,
@@ -144,6 +145,7 @@ def show(entry: OutboxEntry, *, waiting: timedelta) -> None:
             ("published", instant(entry.published_at)),
             ("finished", instant(entry.finished_at)),
             ("tries", f"{entry.tries} put back, {entry.deliveries} redelivered"),
+            ("retrying", _since(entry)),
             ("publishes", f"{entry.publishes} in this try, {entry.resent} resent in all"),
         ]
     )
@@ -156,6 +158,10 @@ def show(entry: OutboxEntry, *, waiting: timedelta) -> None:
         print()
         print("the last traceback")
         _indented(str(traceback))
+
+
+def _since(entry: OutboxEntry) -> str:
+    return f"since {instant(entry.retrying_since)}" if entry.retrying_since else "-"
 
 
 def _indented(text: str) -> None:

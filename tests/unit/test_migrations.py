@@ -115,3 +115,21 @@ def test_0004_keeps_what_beats_remember_and_can_be_taken_back(empty_database: En
     with empty_database.connect() as connection:
         seen = remembered(connection)["nightly"]
     assert seen == Seen("x", datetime(2026, 3, 1, 12, tzinfo=UTC))
+
+
+def test_0005_keeps_work_that_is_retried_and_can_be_taken_back(with_a_lesson: Engine) -> None:
+    upgrade(with_a_lesson, "0003")
+    run(
+        with_a_lesson,
+        "INSERT INTO outbox_entries (id, task, args, kwargs, queue, priority, state, created_at,"
+        " due_at, publishes, resent, deliveries, tries, errors) VALUES ('a', 'x', '[]', '{}',"
+        " 'email', 4, 'pending', '2026-03-01 12:00:00', '2026-03-01 12:00:00', 0, 0, 0, 3, '[]')",
+    )
+    upgrade(with_a_lesson, "0005")
+    tries = text("SELECT tries, retrying_since FROM outbox_entries")
+    with with_a_lesson.connect() as connection:
+        assert connection.execute(tries).one() == (3, None)
+        assert connection.scalar(text("SELECT uncertain_at FROM email_messages")) is None
+    downgrade(with_a_lesson, "0003")
+    with with_a_lesson.connect() as connection:
+        assert connection.scalar(text("SELECT tries FROM outbox_entries")) == 3

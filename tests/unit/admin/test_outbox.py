@@ -153,6 +153,19 @@ def test_an_entry_of_any_state_is_shown(admin: Admin, database: Engine, now: Fak
     assert (shown["task"], shown["args"], shown["state"]) == (TASK, [42], "pending")
 
 
+def test_an_entry_that_is_retried_shows_since_when(
+    admin: Admin, database: Engine, now: FakeClock
+) -> None:
+    entry_id = failing(now, attempts=3)
+    lines = admin("outbox", "show", entry_id).lines
+    assert "retrying   since 2026-07-01 12:00:00 UTC" in lines
+    assert lines[-1] == f"python -m app.admin outbox retry {entry_id} | cancel {entry_id}"
+    shown = admin("outbox", "show", entry_id, "--json").json
+    assert (shown["tries"], shown["retrying_since"]) == (3, now.now.isoformat())
+    waiting = planned()
+    assert "retrying   -" in admin("outbox", "show", waiting).lines
+
+
 def test_a_pending_entry_is_cancelled_and_stays_so(
     admin: Admin, database: Engine, now: FakeClock
 ) -> None:
