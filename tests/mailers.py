@@ -13,6 +13,8 @@ from app.adapters.mailer import MailServerUnavailableError
 class WorkerKilledError(BaseException):
     """The process ends here, as far as the code under test can see."""
 
+    ends_its_process = True
+
 
 def parsed(message: bytes) -> ReceivedMail:
     return message_from_bytes(message, policy=policy.default)

@@ -163,15 +163,7 @@ def _insert(
             raise TypeError(f"{name}={instant!r} is naive: pass an aware instant, such as in UTC")
     if key == "":
         raise ValueError(f"the key of {task} is empty: leave it out, or let it name the work")
-    for position, arg in (*enumerate(args), *kwargs.items()):
-        if hasattr(arg, "apply_async"):
-            raise TypeError(
-                f"argument {position} of {task} is a Celery signature: enqueue its task by name"
-            )
-    try:
-        json.dumps([args, dict(kwargs)], allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"the arguments of {task} are not JSON: {error}") from error
+    check_arguments(task, args, kwargs)
 
     spec = routing.queue_for(task)
     if priority is None:
@@ -194,6 +186,19 @@ def _insert(
         return entry_id
     inserted: str | None = session.scalar(_insert_once(insert_for(session)), values)
     return inserted
+
+
+def check_arguments(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise ``TypeError`` for arguments that are not JSON, and for Celery signatures."""
+    for position, arg in (*enumerate(args), *kwargs.items()):
+        if hasattr(arg, "apply_async"):
+            raise TypeError(
+                f"argument {position} of {task} is a Celery signature: enqueue its task by name"
+            )
+    try:
+        json.dumps([args, dict(kwargs)], allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"the arguments of {task} are not JSON: {error}") from error
 
 
 @lru_cache

@@ -18,6 +18,9 @@ from app.models import OUTBOX_ENTRIES, OutboxEntry, OutboxState
 
 MAX_ERROR_LENGTH = 500
 MAX_TRACEBACK_LENGTH = 20_000
+# A search in a text of megabytes takes seconds. An address cut in two lies far outside of
+# what is kept.
+_LONGEST_READ = 5 * MAX_TRACEBACK_LENGTH
 
 _entries = OUTBOX_ENTRIES.c
 _delivered = (_entries.id == bindparam("delivered_id"), _entries.task == bindparam("of_task"))
@@ -280,8 +283,17 @@ def _adopt(session: Session, delivery: Delivery, state: OutboxState, *, now: dat
     return adopted is not None
 
 
+def storable(text: str) -> str:
+    """Return ``text`` with escapes for what PostgreSQL does not store in JSON."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
 def _error(now: datetime, error: str, traceback: str | None = None) -> dict[str, str]:
-    record = {"at": now.isoformat(), "error": personal_data.leave_out(error)[:MAX_ERROR_LENGTH]}
+    record = {"at": now.isoformat(), "error": _kept(error[:_LONGEST_READ])[:MAX_ERROR_LENGTH]}
     if traceback:
-        record["traceback"] = personal_data.leave_out(traceback)[-MAX_TRACEBACK_LENGTH:]
+        record["traceback"] = _kept(traceback[-_LONGEST_READ:])[-MAX_TRACEBACK_LENGTH:]
     return record
+
+
+def _kept(text: str) -> str:
+    return personal_data.leave_out(storable(text))

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from socket import gaierror
 from typing import Any, ClassVar, cast
@@ -24,6 +23,9 @@ from app.domain.errors import TransientError
 from app.outbox import DUE_INSTANT_HEADER, PUBLISHED_AT_HEADER, BrokerUnavailableError, guard
 from app.outbox.guard import AlreadyDoneError, Delivery
 from app.settings import load_settings
+from app.tasks import attempts, registration, retries
+from app.tasks.attempts import AttemptError, Becomes, How
+from app.tasks.retries import PlannedRetry, RetryFromEntry
 
 logger = logging.getLogger(__name__)
 
@@ -35,22 +37,6 @@ SKIPPED = {"status": "skipped", "reason": "already done"}
 DEAD = {"status": "dead", "reason": "redelivered too often"}
 
 
-@dataclass(frozen=True)
-class PlannedRetry:
-    """What a retry is to write into the entry, once the body has let go of its transaction."""
-
-    due_at: datetime
-    error: str
-    args: list[Any] | None = None
-    kwargs: dict[str, Any] | None = None
-
-
-class RetryFromEntry(Retry):
-    """Tells Celery's tracer about a retry that it need not publish."""
-
-    planned: PlannedRetry
-
-
 class BaseTask(Task[P, R_co]):
     """A task whose work is in the outbox, or came by ``celery call`` or a stock producer.
 
@@ -60,7 +46,8 @@ class BaseTask(Task[P, R_co]):
     * An error of ``transient_errors`` that leaves the body is retried with backoff and
       jitter, up to ``max_retries`` times. ``raise self.retry(exc=exc, countdown=seconds)``
       works as in Celery.
-    * Any other error, and one retry too many, makes a dead letter.
+    * Any other error, and one retry too many, makes a dead letter. ``app.tasks.attempts``
+      has the table of all the ways in which an attempt ends.
     """
 
     Request = "app.tasks.counted_request:CountedRequest"
@@ -84,38 +71,102 @@ class BaseTask(Task[P, R_co]):
         RedisTimeoutError,
     )
 
+    @classmethod
+    def on_bound(cls, app: Any) -> None:
+        """Refuse a task that could not run as it says. Raises ``RegistrationError``."""
+        registration.check(cls, app)
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         if self.request.called_directly:
             return super().__call__(*args, **kwargs)
-        self.request.update(guarded=False, planned_retry=None, not_to_retry=None)
+        self.request.update(guarded=False, planned_retry=None, not_to_retry=None, ended_by=None)
         with self._bookkeeping():
             refusal = self._refusal()
         if refusal is not None:
             return cast(R_co, refusal)
         try:
-            result = self._run(*args, **kwargs)
-        except AlreadyDoneError:
+            result = self.run(*args, **kwargs)
+        except BaseException as error:
+            attempts.leave_to_the_process(error, self.request)
+            # What self.retry() raised instead of a retry may be transient, and is final.
+            final = error is self.request.get("not_to_retry")
+            how = attempts.how_raised(error, () if final else self.transient_errors)
+            self._end(how, error)
             return cast(R_co, SKIPPED)
+        unfinished = attempts.unfinished(result)
+        planned = self.request.get("planned_retry")
+        if unfinished is not None:
+            self._end(How.UNFINISHED, unfinished)
+        elif planned is not None:
+            self._put_back(planned)
+        else:
+            self._end(How.RETURNED)
+        return result
+
+    def _end(self, how: How, error: Any = None) -> None:
+        """Record in the entry how the attempt ended, and raise what Celery is to report."""
+        match attempts.ENDS[how].entry:
+            case Becomes.COMPLETED:
+                if not self.request.get("guarded"):
+                    self._close()
+                if error is not None:
+                    raise error
+            case Becomes.RESCHEDULED:
+                self._reschedule(error)
+            case Becomes.REQUEUED:
+                self._requeue(error)
+            case Becomes.FAILED:
+                self._fail(error)
+
+    def _reschedule(self, error: BaseException) -> None:
+        try:
+            if isinstance(error, RetryFromEntry):
+                raise error
+            if isinstance(error, Retry):
+                if getattr(error, "sig", None) is None:
+                    # Made by the body itself: nothing has planned or published it yet.
+                    self.retry(exc=error.exc, **retries.wait_of(error))
+                raise error
+            self.retry(exc=attempts.presentable(error))
         except RetryFromEntry as retry:
             self._put_back(retry)
             raise
-        except Ignore:
-            self._close()
+        except Retry:
             raise
-        planned = self.request.get("planned_retry")
-        if planned is not None:
-            self._put_back(planned)
-        elif not self.request.get("guarded"):
-            self._close()
-        return result
+        except Exception as final:
+            self._fail(final)
 
-    def _run(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        try:
-            return self.run(*args, **kwargs)
-        except self.transient_errors as error:
-            if error is self.request.get("not_to_retry"):
+    def _requeue(self, error: BaseException) -> None:
+        lost = AttemptError(attempts.text_of(error))
+        if not self._from_outbox:
+            limit = self.max_retries
+            try:
+                super().retry(
+                    exc=lost,
+                    countdown=self.backoff(self.request.retries),
+                    max_retries=load_settings().max_deliveries if limit is None else limit,
+                )
+            except Retry:
                 raise
-            raise self.retry(exc=error) from error
+            except Exception as final:
+                self._fail(final)
+        with self._bookkeeping():
+            due_at = self._return_to_entry(self._delivery, str(lost))
+        if due_at is not None:
+            raise RetryFromEntry(exc=lost, when=due_at)
+        self._fail(lost)
+
+    def _fail(self, error: BaseException) -> None:
+        text = attempts.text_of(error)
+        if isinstance(error, Reject):
+            # Celery calls no hook of the task for it.
+            self.bury(self._delivery, text)
+            raise Reject(text, requeue=False)
+        self.request.update(ended_by=text)
+        shown = attempts.presentable(error)
+        if shown is error:
+            raise error
+        raise shown from None
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -173,33 +224,36 @@ class BaseTask(Task[P, R_co]):
     ) -> Retry:
         """Run the task again later; as Celery's, but safe where the broker is away.
 
-        For work of the outbox the next try is written into its entry, and published when
-        it is due. ``countdown`` (seconds) and ``eta`` (aware) say when; without them the
-        backoff does. Raises ``Retry``; ``exc`` itself, or ``MaxRetriesExceededError``, after
-        ``max_retries`` tries; and ``exc`` at once where it says that a retry is pointless:
-        an ``AssertionError``, or the end of the body by its guard.
+        For work of the outbox the next attempt is written into its entry, and published when
+        it is due. ``countdown`` (seconds) or ``eta`` says when; without them the backoff does.
+        A naive ``eta`` is in the app's time zone. Raises ``Retry``; ``exc`` itself, or
+        ``MaxRetriesExceededError``, after ``max_retries`` attempts; ``exc`` at once where a
+        retry is pointless: an ``AssertionError``, or the end of the body by its guard; and
+        ``TypeError`` or ``ValueError`` for what no retry can be given (``check_call``).
         """
         if isinstance(exc, AlreadyDoneError | AssertionError | Retry | Ignore | Reject):
             raise exc
-        # What is raised instead of a retry may be transient: _run must not retry it after all.
+        retries.check_call(self.name, args, kwargs, exc, eta, countdown)
+        exc = None if exc is None else attempts.presentable(exc)
+        # What is raised instead of a retry may be transient: it must not be retried after all.
         self.request.update(not_to_retry=exc)
-        retries = self.request.retries
+        tries = self.request.retries
         if countdown is None and eta is None:
-            countdown = self.backoff(retries)
+            countdown = self.backoff(tries)
+        due_at = retries.due_at(self, eta, countdown)
         if not self._from_outbox:
             return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
         if options:
             raise TypeError(f"an outbox task keeps its queue and options: {sorted(options)}")
         limit = self.max_retries if max_retries is None else max_retries
-        if limit is not None and retries >= limit:
-            raise exc or MaxRetriesExceededError(f"{self.name} failed {retries + 1} times")
-        due_at = eta or clock.utcnow() + timedelta(seconds=countdown or 0)
+        if limit is not None and tries >= limit:
+            raise exc or MaxRetriesExceededError(f"{self.name} failed {tries + 1} times")
         retry = RetryFromEntry(exc=exc, when=due_at)
         retry.planned = PlannedRetry(
             due_at=due_at,
-            error=_describe(exc) if exc else "the task asked for a retry",
+            error=attempts.text_of(exc) if exc else "the task asked for a retry",
             args=None if args is None else list(args),
-            kwargs=kwargs,
+            kwargs=None if kwargs is None else dict(kwargs),
         )
         if throw:
             raise retry
@@ -209,41 +263,45 @@ class BaseTask(Task[P, R_co]):
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Make a dead letter. Also called in the worker's main process, for a hard time limit."""
-        self.bury(self._delivery, exc, traceback=str(einfo.traceback) if einfo else None)
+        # The error that left the body: Celery may have replaced it by one that can be pickled.
+        text = self.request.get("ended_by") or attempts.text_of(exc)
+        self.bury(self._delivery, text, traceback=str(einfo.traceback) if einfo else None)
 
-    def bury(
-        self, delivery: Delivery, error: BaseException, *, traceback: str | None = None
-    ) -> None:
-        """Make a dead letter of ``delivery``, whose last try ended with ``error``."""
+    def bury(self, delivery: Delivery, error: str, *, traceback: str | None = None) -> None:
+        """Make a dead letter of ``delivery``, whose last attempt ended with ``error``.
+
+        Raises nothing: what cannot be recorded is logged.
+        """
         try:
             with db.transaction() as session:
-                guard.bury(
-                    session,
-                    delivery,
-                    error=_describe(error),
-                    now=clock.utcnow(),
-                    traceback=traceback,
-                )
+                guard.bury(session, delivery, error=error, now=clock.utcnow(), traceback=traceback)
         except self.transient_errors as failure:
             # The entry stays pending, its message is gone: the pump sends it again.
             logger.warning("no dead letter for %s[%s]: %s", self.name, delivery.id, failure)
+        except Exception:
+            logger.exception("no dead letter for %s[%s]", self.name, delivery.id)
 
     def worker_lost(self, delivery: Delivery, error: Exception) -> None:
-        """The process that ran ``delivery`` was killed: put it back, or bury it after too many."""
-        now = clock.utcnow()
-        due_at = now + timedelta(seconds=self.backoff(delivery.tries))
+        """Requeue ``delivery``, whose process was killed, or bury it after too many."""
         try:
-            with db.transaction() as session:
-                guard.lose(
-                    session,
-                    delivery,
-                    limit=load_settings().max_deliveries,
-                    due_at=due_at,
-                    error=_describe(error),
-                    now=now,
-                )
+            self._return_to_entry(delivery, attempts.text_of(error))
         except self.transient_errors as failure:
             logger.warning("not put back %s[%s]: %s", self.name, delivery.id, failure)
+
+    def _return_to_entry(self, delivery: Delivery, error: str) -> datetime | None:
+        """Requeue ``delivery`` and return when it is due; ``None`` where that was too often."""
+        now = clock.utcnow()
+        due_at = now + timedelta(seconds=self.backoff(delivery.tries))
+        with db.transaction() as session:
+            requeued = guard.lose(
+                session,
+                delivery,
+                limit=load_settings().max_deliveries,
+                due_at=due_at,
+                error=error,
+                now=now,
+            )
+        return due_at if requeued else None
 
     @property
     def _from_outbox(self) -> bool:
@@ -318,7 +376,3 @@ class BaseTask(Task[P, R_co]):
             if self._from_outbox:
                 raise Ignore(str(error)) from error
             raise super().retry(exc=error, countdown=self.retry_base) from error
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"

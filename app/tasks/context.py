@@ -44,9 +44,14 @@ def received(request: Any) -> None:
     _received[request.id] = request
 
 
+def request_of(task_id: object) -> Any:
+    """The request of a task that this worker has received and still keeps, else ``None``."""
+    return _received.get(task_id) if isinstance(task_id, str) else None
+
+
 def of(task_id: object) -> Mapping[str, Any]:
     """What lines about a task say that this worker has received; nothing of any other."""
-    request = _received.get(task_id) if isinstance(task_id, str) else None
+    request = request_of(task_id)
     if request is None:
         return {}
     return _fields(request.task.name, request.id, request.request_dict)

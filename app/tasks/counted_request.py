@@ -5,7 +5,7 @@ from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
 from billiard.exceptions import Terminated, WorkerLostError
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Retry
 from celery.utils.saferepr import saferepr
 
 from app.outbox import PUBLISHED_AT_HEADER
@@ -22,7 +22,7 @@ _SPECIAL_RESULTS = {
 
 _SPECIAL_ERRORS: tuple[tuple[tuple[type[BaseException], ...], TaskState], ...] = (
     ((Retry,), TaskState.RETRIED),
-    ((Ignore, Reject), TaskState.IGNORED),
+    ((Ignore,), TaskState.IGNORED),
     ((Terminated,), TaskState.REVOKED),
     ((WorkerLostError, SystemExit, KeyboardInterrupt), TaskState.LOST),
 )
@@ -49,14 +49,13 @@ class CountedRequest(OutboxRequest):
         if theirs is None:
             return
 
-        def on_success(self: Any, failed__retval__runtime: Any, **kwargs: Any) -> Any:
-            failed, retval, _ = failed__retval__runtime
-            if not failed:
-                self._ended(_SPECIAL_RESULTS.get(retval, TaskState.SUCCEEDED))
+        def on_success(self: Any, outcome: Any, **kwargs: Any) -> Any:
+            if isinstance(outcome, tuple) and not outcome[0]:
+                self._ended(_SPECIAL_RESULTS.get(outcome[1], TaskState.SUCCEEDED))
             with context.about(self):
-                return theirs(self, failed__retval__runtime, **kwargs)
+                return theirs(self, outcome, **kwargs)
 
-        cls.on_success = on_success  # type: ignore[method-assign]
+        cls.on_success = on_success  # type: ignore[assignment, method-assign]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery.worker.request import Request
 from celery.worker.state import task_ready
@@ -10,6 +11,7 @@ from app import trace
 from app.domain import personal_data
 from app.outbox import PUBLISHED_AT_HEADER
 from app.outbox.guard import Delivery
+from app.tasks import attempts, registration
 
 
 class OutboxRequest(Request):
@@ -21,10 +23,56 @@ class OutboxRequest(Request):
 
     _context: Any
 
+    is_being_stopped = False
+    """Whether the pool was told to end the body: the task was revoked, or the worker stops."""
+    hard_limit: float | None = None
+    """Seconds; set when the pool is given the task."""
+    _in_the_pool: Any = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        # Celery makes a subclass for each task, with methods of its own that call no other
+        # (celery/worker/request.py, create_request_cls).
+        super().__init_subclass__(**options)
+        theirs = cls.__dict__
+        if "execute_using_pool" in theirs and "on_success" in theirs:
+            _wrap(cls, theirs["execute_using_pool"], theirs["on_success"])
+
+    @property
+    def is_over_in_the_pool(self) -> bool:
+        """Whether the pool has finished the task, as far as it tells.
+
+        A task that is over and still active has lost its slot: nobody was told of its end.
+        """
+        result = self._in_the_pool
+        if result is None:
+            return False  # not begun, or a pool that keeps nothing (solo, eventlet)
+        future = getattr(result, "f", None)  # threads
+        if future is not None:
+            return bool(future.done())
+        ready = getattr(result, "ready", None)  # prefork, gevent
+        return bool(ready is not None and ready())
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        self.is_being_stopped = True
+        super().terminate(pool, signal)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        self.is_being_stopped = True
+        super().cancel(pool, signal, emit_retry)
+
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> Any:
+        self._in_the_pool = None
         error = getattr(exc_info.exception, "exc", exc_info.exception)
+        # What Celery is told of a process that ended, by whatever part of Celery tells it.
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            if self._already_cancelled or self._already_revoked:  # type: ignore[attr-defined]
+                return super().on_failure(
+                    exc_info, send_failed_event=send_failed_event, return_ok=return_ok
+                )
+            exc_info = _lost(error)
+            error = exc_info.exception.exc
         if not isinstance(error, WorkerLostError):
             return super().on_failure(
                 exc_info, send_failed_event=send_failed_event, return_ok=return_ok
@@ -37,12 +85,12 @@ class OutboxRequest(Request):
             )
             # Celery retries it so often, then calls no hook of the task.
             if task.max_retries is not None and delivery.tries >= task.max_retries:
-                task.bury(delivery, error)
+                task.bury(delivery, attempts.text_of(error))
             return answer
         task_ready(self)
         task.worker_lost(delivery, error)
         self.acknowledge()
-        self.send_event("task-retried", exception=repr(error), traceback="")
+        self.send_event("task-retried", exception=attempts.text_of(error), traceback="")
         return None
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
@@ -78,3 +126,30 @@ class OutboxRequest(Request):
             from_outbox=PUBLISHED_AT_HEADER in self.request_dict,
             tries=self.request_dict.get("retries") or 0,
         )
+
+
+def _wrap(cls: Any, execute_using_pool: Any, on_success: Any) -> None:
+    def execute(self: Any, pool: Any, **kwargs: Any) -> Any:
+        self.time_limits, self.hard_limit = registration.limits_in_force(
+            self.time_limits, self.task, pool.options
+        )
+        self._in_the_pool = execute_using_pool(self, pool, **kwargs)
+        return self._in_the_pool
+
+    def succeed(self: Any, outcome: Any, **kwargs: Any) -> Any:
+        self._in_the_pool = None  # it refers to this request
+        if isinstance(outcome, ExceptionInfo):
+            # So a pool reports what is not an Exception (celery/concurrency/base.py,
+            # apply_target). Celery's own method fails with it, and the slot is lost.
+            return self.on_failure(outcome)
+        return on_success(self, outcome, **kwargs)
+
+    cls.execute_using_pool = execute
+    cls.on_success = succeed
+
+
+def _lost(error: BaseException) -> ExceptionInfo:
+    try:
+        raise WorkerLostError(f"the process of the task ended: {attempts.text_of(error)}")
+    except WorkerLostError:
+        return ExceptionInfo()

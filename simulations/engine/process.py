@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 class Killed(BaseException):
     """The simulated process ends here. Nobody may catch it; what tries meets it again."""
 
+    ends_its_process = True
+    """Asked by a task's base class that turns other errors of a body into results."""
+
 
 class SimulationError(Exception):
     """The replay itself cannot go on: not what a simulated process did, but how it is built."""

@@ -82,7 +82,7 @@ def test_what_a_run_had_no_time_for_is_deleted_by_the_next(
 
 
 class WorkerKilled(BaseException):
-    pass
+    ends_its_process = True
 
 
 def test_a_killed_run_is_continued_by_its_redelivery(

@@ -103,7 +103,7 @@ def test_a_result_is_counted_as_what_it_says(
         (ValueError("no"), TaskState.FAILED),
         (Retry("later", exc=ConnectionError("away")), TaskState.RETRIED),
         (Ignore(), TaskState.IGNORED),
-        (Reject("no", requeue=False), TaskState.IGNORED),
+        (Reject("no", requeue=False), TaskState.FAILED),
         (WorkerLostError("killed"), TaskState.LOST),
         (Terminated("killed on purpose"), TaskState.REVOKED),
     ],

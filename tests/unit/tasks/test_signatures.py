@@ -27,14 +27,17 @@ COLLECTS = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 # Found today. What is not found any more has lost its method in Celery, and does nothing now.
 KNOWN = {
     "BaseTask.__call__",
+    "BaseTask.on_bound",
     "BaseTask.on_failure",
     "BaseTask.retry",
     "CheckedBeat.run",
     "WorkerThread.__init__",
     "WorkerThread.start",
     "WorkerThread.stop",
+    "OutboxRequest.cancel",
     "OutboxRequest.on_failure",
     "OutboxRequest.send_event",
+    "OutboxRequest.terminate",
     "OutboxScheduler.__init__",
     "OutboxScheduler.info",
     "OutboxScheduler.install_default_entries",
@@ -97,6 +100,7 @@ def calls(function: Any) -> list[tuple[Any, ...]]:
 
 
 def takes_anything(function: Any) -> bool:
+    function = getattr(function, "__func__", function)
     kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
     return kinds[1:] == [Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD]
 

@@ -1,0 +1,139 @@
+"""Every way in which a body ends: what becomes of its entry, and what its pool is given."""
+
+import gc
+import pickle
+import signal
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from celery.utils.serialization import get_pickleable_exception
+
+from app import db
+from app.models import OutboxEntry, OutboxState
+from app.settings import load_settings
+from app.tasks import attempts
+from app.tasks.attempts import ENDS, AttemptError, How
+from scripts.live.ending_jobs import ENDINGS, MAX_DELIVERIES, OPTIONS, POOLS
+from tests.tracing import Outcome, deliver, deliver_foreign
+from tests.unit.tasks.conftest import Bench, entry
+
+IN_A_PROCESS = [name for name, end in ENDINGS.items() if end.pools == POOLS]
+"""The others need a pool: tests/integration/tasks/test_attempts.py."""
+
+HOW = {
+    How.RETURNED: "returns a value",
+    How.UNFINISHED: "returns a coroutine",
+    How.IGNORED: "Ignore",
+    How.ASKED: "asks for a retry",
+    How.TRANSIENT: "a transient error",
+    How.TIMED_OUT: "gevent.Timeout",
+    How.REFUSED: "Reject",
+    How.GIVEN_BACK: "Reject, requeued",
+    How.RAISED: "an error",
+    How.LEFT: "sys.exit",
+}
+"""An ending for each row that is looked up in the process of the body."""
+
+
+@pytest.fixture(autouse=True)
+def _few_deliveries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_DELIVERIES", str(MAX_DELIVERIES))
+    load_settings.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _workers_interrupts() -> Iterator[None]:
+    """Ctrl-C is handled as in a worker, where no KeyboardInterrupt comes of it."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def a_task(bench: Bench, end: str) -> Any:
+    def body(self: Any) -> Any:
+        return ENDINGS[end].body(self)
+
+    options = {name: value for name, value in OPTIONS.items() if name not in {"base", "bind"}}
+    return bench.task(body, **options)
+
+
+def run_to_its_end(bench: Bench, end: str) -> tuple[OutboxEntry, list[Outcome]]:
+    task = a_task(bench, end)
+    message = bench.enqueue(task)
+    outcomes = []
+    row = entry(message.id)
+    while row.state is OutboxState.PENDING and len(outcomes) < 10:
+        outcomes.append(deliver(task, replace(message, tries=row.tries)))
+        row = entry(message.id)
+    return row, outcomes
+
+
+@pytest.mark.parametrize("end", IN_A_PROCESS)
+def test_an_entry_ends_within_its_bound_and_says_why(bench: Bench, end: str) -> None:
+    row, outcomes = run_to_its_end(bench, end)
+    wanted = ENDINGS[end]
+    assert (row.state, len(outcomes)) == (wanted.state, wanted.starts)
+    assert len(row.errors) == (wanted.starts if wanted.state is OutboxState.DEAD else 0)
+    for error in row.errors[-1:]:
+        assert error["error"].startswith(wanted.error)
+        assert len(error["error"]) <= 500
+
+
+@pytest.mark.parametrize("end", [name for name in IN_A_PROCESS if ENDINGS[name].starts == 1])
+def test_a_message_without_an_entry_ends_the_same_way(bench: Bench, end: str) -> None:
+    deliver_foreign(a_task(bench, end), "an-id")
+    with db.reading() as session:
+        row = session.get(OutboxEntry, "an-id")
+        if ENDINGS[end].state is OutboxState.DONE:
+            assert row is None
+        else:
+            assert row is not None
+            assert row.state is OutboxState.DEAD
+            assert row.errors[-1]["error"].startswith(ENDINGS[end].error)
+
+
+@pytest.mark.parametrize("end", IN_A_PROCESS)
+def test_every_pool_can_send_the_end_to_its_worker(bench: Bench, end: str) -> None:
+    _, outcomes = run_to_its_end(bench, end)
+    for outcome in outcomes:
+        if isinstance(outcome.result, BaseException):
+            assert isinstance(outcome.result, Exception)
+            sent = pickle.dumps(get_pickleable_exception(outcome.result))
+            assert len(sent) < 5 * attempts.LONGEST_TEXT
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_celery_reports_what_the_table_says(bench: Bench, how: How) -> None:
+    _, outcomes = run_to_its_end(bench, HOW[how])
+    assert outcomes[0].state == ENDS[how].celery
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_each_row_of_the_table_is_needed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, how: How
+) -> None:
+    monkeypatch.setattr(attempts, "ENDS", {row: end for row, end in ENDS.items() if row != how})
+    task = a_task(bench, HOW[how])
+    outcome = deliver(task, bench.enqueue(task))
+    assert isinstance(outcome.result, KeyError)
+
+
+def test_a_coroutine_that_never_ran_is_closed_without_a_warning(bench: Bench) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_to_its_end(bench, "returns a coroutine")
+        gc.collect()
+
+
+def test_an_error_that_stands_for_another_keeps_its_traceback(bench: Bench) -> None:
+    row, outcomes = run_to_its_end(bench, "sys.exit")
+    assert isinstance(outcomes[0].result, AttemptError)
+    assert "ending_jobs.py" in row.errors[-1]["traceback"]
+
+
+def test_an_error_that_harms_nobody_is_reported_as_it_is(bench: Bench) -> None:
+    _, outcomes = run_to_its_end(bench, "an error")
+    assert type(outcomes[0].result) is ValueError
