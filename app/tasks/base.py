@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 
 from celery import Task
 from celery.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
+from celery.result import AsyncResult
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -75,6 +76,14 @@ class BaseTask(Task[P, R_co]):
     def on_bound(cls, app: Any) -> None:
         """Refuse a task that could not run as it says. Raises ``RegistrationError``."""
         registration.check(cls, app)
+
+    def apply_async(self, *args: Any, **options: Any) -> AsyncResult[R_co]:
+        """Publish a run past the outbox, as Celery does.
+
+        Raises ``ValueError`` for a time limit that no worker could keep.
+        """
+        registration.check_limits(self.name, options)
+        return super().apply_async(*args, **options)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         if self.request.called_directly:
@@ -225,8 +234,8 @@ class BaseTask(Task[P, R_co]):
         """Run the task again later; as Celery's, but safe where the broker is away.
 
         For work of the outbox the next attempt is written into its entry, and published when
-        it is due. ``countdown`` (seconds) or ``eta`` says when; without them the backoff does.
-        A naive ``eta`` is in the app's time zone. Raises ``Retry``; ``exc`` itself, or
+        it is due. ``countdown`` (seconds) or ``eta`` (aware) says when; without them the
+        backoff does. Raises ``Retry``; ``exc`` itself, or
         ``MaxRetriesExceededError``, after ``max_retries`` attempts; ``exc`` at once where a
         retry is pointless: an ``AssertionError``, or the end of the body by its guard; and
         ``TypeError`` or ``ValueError`` for what no retry can be given (``check_call``).
@@ -240,7 +249,7 @@ class BaseTask(Task[P, R_co]):
         tries = self.request.retries
         if countdown is None and eta is None:
             countdown = self.backoff(tries)
-        due_at = retries.due_at(self, eta, countdown)
+        due_at = retries.due_at(self.name, eta, countdown)
         if not self._from_outbox:
             return super().retry(args, kwargs, exc, throw, eta, countdown, max_retries, **options)
         if options:

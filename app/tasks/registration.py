@@ -13,6 +13,9 @@ from app.tasks import command_line
 SOFT_SHARE = 0.9
 """The soft time limit of a task that has only a hard one, as a share of it."""
 
+LIMITS = ("time_limit", "soft_time_limit")
+NOT_A_LIMIT = "is not a number of seconds above 0"
+
 
 class RegistrationError(TypeError):
     """A task that could not run as it says."""
@@ -48,27 +51,34 @@ def _of_body(body: Any) -> str | None:
 
 
 def _of_limits(task: Any, app: Celery) -> str | None:
-    for name in ("time_limit", "soft_time_limit"):
+    for name in LIMITS:
         limit = getattr(task, name)
-        if limit is not None and not is_limit(limit):
-            return f"{name}={limit!r} is not a number of seconds above 0"
+        if limit is not None and not _is_limit(limit):
+            return f"{name}={limit!r} {NOT_A_LIMIT}"
+    # Celery has filled in what the task leaves out.
     hard, soft = task.time_limit, task.soft_time_limit
-    if soft is not None:
-        in_force = hard or app.conf.task_time_limit
-        if in_force and soft >= in_force:
-            return (
-                f"its soft time limit ({soft:g} s) is not below its hard one ({in_force:g} s). "
-                "Lower soft_time_limit, or give a higher time_limit"
-            )
-    elif hard is not None and (in_force := app.conf.task_soft_time_limit) and hard <= in_force:
+    if not hard or not soft or soft < hard:
+        return None
+    if soft == app.conf.task_soft_time_limit:
         # A prefork worker starts the clock of the hard limit when the soft one is over.
         task.soft_time_limit = hard * SOFT_SHARE
-    return None
+        return None
+    return (
+        f"its soft time limit ({soft:g} s) is not below its hard one ({hard:g} s). "
+        "Lower soft_time_limit, or give a higher time_limit"
+    )
 
 
-def is_limit(value: Any) -> bool:
-    """Whether ``value`` is a time limit: a finite number of seconds above 0."""
+def _is_limit(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value) and value > 0
+
+
+def check_limits(task: str, options: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for a time limit among ``options`` that is not one."""
+    for name in LIMITS:
+        limit = options.get(name)
+        if limit is not None and not _is_limit(limit):
+            raise ValueError(f"{task}: {name}={limit!r} {NOT_A_LIMIT}")
 
 
 def limits_in_force(

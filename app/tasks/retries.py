@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from celery.exceptions import Retry
-from celery.utils.time import maybe_make_aware
 
 from app import clock
 from app.outbox.enqueue import check_arguments
@@ -37,7 +36,7 @@ def check_call(task: str, args: Any, kwargs: Any, exc: Any, eta: Any, countdown:
 
     Raises ``TypeError`` for arguments that are not a list and a dictionary of JSON, an
     ``exc`` that is not an exception, a ``countdown`` that is not a number, an ``eta`` that
-    is not a datetime, and both of them. Raises ``ValueError`` for one that is not finite or
+    is not an aware datetime, and both of them. Raises ``ValueError`` for one that is not finite or
     lies more than ``LONGEST_WAIT`` ahead.
     """
     if exc is not None and not isinstance(exc, BaseException):
@@ -62,29 +61,26 @@ def check_call(task: str, args: Any, kwargs: Any, exc: Any, eta: Any, countdown:
             )
     if eta is not None and not isinstance(eta, datetime):
         raise TypeError(f"retry of {task}: eta is a {type(eta).__name__}: give a datetime")
+    if eta is not None and eta.utcoffset() is None:
+        raise TypeError(
+            f"retry of {task}: eta={eta.isoformat()} is naive: give an aware datetime, "
+            "for example clock.utcnow() + timedelta(hours=1)"
+        )
 
 
-def due_at(task: Any, eta: datetime | None, countdown: float | None) -> datetime:
+def due_at(task: str, eta: datetime | None, countdown: float | None) -> datetime:
     """Return when a retry is due: at ``eta``, else in ``countdown`` seconds, never in the past.
 
-    A naive ``eta`` is in the time zone of the task's app, as in Celery (Celery docs,
-    "Calling Tasks", "ETA and Countdown"). Raises ``ValueError`` for one that lies more than
-    ``LONGEST_WAIT`` ahead.
+    Raises ``ValueError`` for an ``eta`` that lies more than ``LONGEST_WAIT`` ahead.
     """
     now = clock.utcnow()
     if eta is None:
         return now + timedelta(seconds=max(0.0, countdown or 0.0))
-    try:
-        aware = maybe_make_aware(eta, task.app.timezone)
-        too_late = aware - now > LONGEST_WAIT
-    except OverflowError:
-        too_late = True
-    if too_late:
+    if eta - now > LONGEST_WAIT:
         raise ValueError(
-            f"retry of {task.name}: eta={eta.isoformat()} lies more than "
-            f"{LONGEST_WAIT.days} days ahead"
+            f"retry of {task}: eta={eta.isoformat()} lies more than {LONGEST_WAIT.days} days ahead"
         )
-    return max(now, aware)
+    return max(now, eta)
 
 
 def wait_of(retry: Retry) -> dict[str, Any]:

@@ -89,14 +89,14 @@ class TestHardTimeLimit:
         assert app.send_task("facts.show_request").get(timeout=ANSWER), "the worker goes on"
 
     @pytest.mark.timeout(120)
-    def test_a_tasks_own_one_below_the_soft_limit_waits_for_the_soft_limit(
+    def test_a_tasks_own_one_below_the_soft_limit_is_kept(
         self, worker: Process, bench: JobBench, tmp_path: Path
     ) -> None:
-        """A prefork worker starts the clock of the hard limit when the soft one is over. So a
-        task with a ``time_limit`` of its own needs a ``soft_time_limit`` of its own too."""
+        """A prefork worker starts the clock of the hard limit when the soft one is over. So
+        ``app.tasks.registration`` lowers the soft limit of such a task."""
         entry = get_stuck(bench, "facts.get_stuck_in_a_short", tmp_path / "notes")
         assert entry.finished_at is not None
-        assert (entry.finished_at - entry.created_at).total_seconds() >= SOFT
+        assert (entry.finished_at - entry.created_at).total_seconds() < SOFT
 
 
 def get_stuck(bench: JobBench, task: str, notes: Path) -> OutboxEntry:
