@@ -31,11 +31,11 @@ from app.tasks import envelopes, messages
 from app.tasks.base import BaseTask
 from app.tasks.broker import RedisBroker
 from app.tasks.redis_clients import keep_client
-from app.tasks.startup import CannotStartError, check_clock
+from app.tasks.startup import CANNOT, CannotStartError, check_clock
 
 logger = logging.getLogger(__name__)
 
-EXIT_STATUS = 2
+EXIT_STATUS = CANNOT
 """Of a worker that must not go on."""
 EVENTS_WAIT_SECONDS = 0.1
 """Task events of so long go out together, in one message, or as soon as Celery has 24."""
@@ -112,22 +112,37 @@ class OutboxConsumer(Consumer):
         super().__init__(*args, **kwargs)
 
     def connect(self) -> Any:
-        """Connect; stop the worker where its clock would make it steal others' tasks.
+        """Connect; stop a worker whose clock would make it take other workers' tasks.
 
         Here, because a worker that started without Redis begins to look for messages of the
-        dead right after this; and at each reconnection, for a clock may step.
+        dead right after this.
         """
         connection = super().connect()
+        self._check_clock()
+        client = _redis_of(connection)
+        if client is not None:
+            envelopes.refuse_faulty_items(client, self._refuse_item)
+            keep_client(connection.default_channel)
+            self._restore_by_checked_clock(connection.default_channel)
+        return connection
+
+    def _restore_by_checked_clock(self, channel: Any) -> None:
+        """Compare the clocks before each look for expired leases: a clock may step."""
+        qos = channel.qos
+        restore_visible = qos.restore_visible
+
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            self._check_clock()
+            return restore_visible(*args, **kwargs)
+
+        qos.restore_visible = checked
+
+    def _check_clock(self) -> None:
         try:
             check_clock(self._broker)
         except CannotStartError as error:
             logger.critical("%s", error)
             raise WorkerShutdown(EXIT_STATUS) from None
-        client = _redis_of(connection)
-        if client is not None:
-            envelopes.refuse_faulty_items(client, self._refuse_item)
-            keep_client(connection.default_channel)
-        return connection
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
         """A connection whose channels for broadcasts survive faulty ones.

@@ -4,6 +4,7 @@ The visibility timeout can then be short, so that a dead worker's tasks come bac
 while a long task or a long wait is not run twice.
 """
 
+import logging
 from typing import Any
 
 from celery import Celery
@@ -11,7 +12,10 @@ from celery.worker import state
 
 from app.settings import load_settings
 from app.tasks.broker import RedisBroker
+from app.tasks.startup import CANNOT, CannotStartError, compare_clocks
 from app.tasks.worker_thread import WorkerThread
+
+logger = logging.getLogger(__name__)
 
 
 class Lease(WorkerThread):
@@ -23,8 +27,17 @@ class Lease(WorkerThread):
         self.interval = settings.lease_interval_seconds
 
     def repeat(self) -> None:
-        """Renew once. Raises ``BrokerUnavailableError``."""
-        self._broker.renew(held_tags(self.worker.consumer))
+        """Renew once, and stop a worker whose clock has stepped when its tasks have ended.
+
+        Raises ``BrokerUnavailableError``.
+        """
+        now = self._broker.renew(held_tags(self.worker.consumer))
+        try:
+            compare_clocks(now)
+        except CannotStartError as error:
+            if not state.should_stop:
+                logger.critical("%s", error)
+            state.should_stop = CANNOT  # type: ignore[assignment]
 
 
 def held_tags(consumer: Any) -> set[str]:

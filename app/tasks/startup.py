@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from threading import Thread
 from typing import Any, NoReturn
@@ -247,15 +249,21 @@ def _check_redis_answers(broker: RedisBroker) -> None:
 
 
 def check_clock(broker: RedisBroker) -> None:
-    """Raise ``CannotStartError`` where this worker's clock is far off Redis's.
+    """Raise ``CannotStartError`` where this machine's clock is far off Redis's.
 
-    The worker whose clock is ahead takes for dead what others are running.
+    Return where Redis does not answer: the worker waits for it, and checks again then.
+    """
+    with suppress(BrokerUnavailableError):
+        compare_clocks(broker.now())
+
+
+def compare_clocks(broker_now: datetime) -> None:
+    """Raise ``CannotStartError`` where this machine's clock is far off ``broker_now`` (UTC).
+
+    By a clock that is ahead, the leases of other workers have run out.
     """
     allowed = load_settings().worker_clock_tolerance_seconds
-    try:
-        ahead = (clock.utcnow() - broker.now()).total_seconds()
-    except BrokerUnavailableError:
-        return  # the worker waits for Redis, and asks again when it is there
+    ahead = (clock.utcnow() - broker_now).total_seconds()
     if abs(ahead) > allowed:
         raise CannotStartError(
             f"this machine's clock is {ahead:+.0f} s off Redis's, more than the {allowed:g} s that "

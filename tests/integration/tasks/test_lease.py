@@ -3,13 +3,16 @@
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
 from app.models import OutboxState
+from app.tasks.consumer import EXIT_STATUS
 from scripts.live import jobs
 from scripts.live.job_bench import JobBench
 from scripts.live.redis_server import RedisServer
+from tests.integration.tasks import stepping_clock
 
 VISIBILITY_TIMEOUT_SECONDS = 4
 LONGER_THAN_THREE_TIMEOUTS = 3.2 * VISIBILITY_TIMEOUT_SECONDS
@@ -116,6 +119,48 @@ def test_a_dead_workers_message_runs_again_whatever_became_of_its_lease(
     bench.live.start_worker(name="heir", concurrency=1, environment=SHORT)
     bench.wait_for_effects(1, timeout=30)
     assert bench.entry(entry_id).resent == 1
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("pool", ["prefork", "solo", "threads", "gevent"])
+def test_a_worker_whose_clock_steps_takes_nothing_from_others(
+    bench: JobBench, tmp_path: Path, pool: str
+) -> None:
+    """By its clock every lease has run out. It ends, and its supervisor starts it again."""
+    step = tmp_path / "step"
+    holder = bench.live.start_worker(name="holder", concurrency=1, environment=SHORT)
+    bench.enqueue("work", "long", LONGER_THAN_THREE_TIMEOUTS)
+    bench.wait_for_start("long")
+    bench.live.app = stepping_clock.__name__
+    thief = bench.live.start_worker(
+        name="thief",
+        pool=pool,
+        concurrency=1,
+        environment={**SHORT, stepping_clock.STEP_FILE: str(step)},
+    )
+    step.touch()
+    assert thief.wait(timeout=30) == EXIT_STATUS
+    assert "clock is +3600 s off Redis's" in thief.log_text()
+    bench.wait_for_effects(1, timeout=60)
+    assert (jobs.starts()["long"], jobs.effects()["long"]) == (1, 1)
+    assert holder.alive
+
+
+@pytest.mark.timeout(120)
+def test_a_busy_worker_whose_clock_steps_ends_after_its_task(
+    bench: JobBench, tmp_path: Path
+) -> None:
+    step = tmp_path / "step"
+    bench.live.app = stepping_clock.__name__
+    worker = bench.live.start_worker(
+        concurrency=1, environment={**SHORT, stepping_clock.STEP_FILE: str(step)}
+    )
+    for name in ("first", "second"):
+        bench.enqueue("work", name, 4)
+    bench.wait_for_start("first")
+    step.touch()
+    assert worker.wait(timeout=30) == EXIT_STATUS
+    assert (jobs.effects()["first"], jobs.starts()["second"]) == (1, 0)
 
 
 @pytest.mark.timeout(120)
