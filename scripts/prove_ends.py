@@ -16,7 +16,7 @@ from collections import Counter
 from time import monotonic
 
 from app.models import OutboxState
-from scripts.arguments import positive
+from scripts.arguments import command, positive, run_command
 from scripts.live.deployment import Deployment
 from scripts.live.ending_bench import Case, EndingBench, cases
 from scripts.live.ending_jobs import POOLS, SETTINGS
@@ -29,7 +29,7 @@ POOL_SECONDS = 25.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = command("prove_ends", __doc__)
     parser.add_argument("--times", type=positive, default=20, help="of each end (20)")
     parser.add_argument(
         "--pools", type=_pools, default=POOLS, help=f"names with commas between ({','.join(POOLS)})"
@@ -97,4 +97,4 @@ def _pools(text: str) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(main))

@@ -35,7 +35,7 @@ def test_a_backfill_tells_a_machine(admin: Admin, database: Engine, now: FakeClo
         (("2026-06-30", "2026-06-29"), "is before the first"),
         (("2026-06-30", "2026-07-01"), "is not over in US/Eastern"),
         (("2025-06-29", "2026-06-30"), "367 days are more than 366"),
-        (("2026-06-30", "today"), "'today' is no date"),
+        (("2026-06-30", "today"), "'today' is not a date"),
         (("2026-06-30",), "LAST"),
         ((), "FIRST"),
     ],

@@ -45,8 +45,14 @@ class Bench:
         self.broker = broker
 
     def task(self, body: Body, **options: Any) -> Any:
+        # Not shared: every Celery app of this process would register it too.
         return self.app.task(
-            base=BaseTask, bind=True, name=next(_names), ignore_result=True, **options
+            base=BaseTask,
+            bind=True,
+            name=next(_names),
+            ignore_result=True,
+            shared=False,
+            **options,
         )(body)
 
     def enqueue(self, task: Any, *args: Any) -> OutboxMessage:

@@ -209,7 +209,7 @@ def test_dead_letters_of_unknown_tasks_share_a_label(gauges: DeploymentMetrics) 
 def retry_of(task: str, *, now: FakeClock, error: str = "ConnectionError: refused") -> None:
     """An entry of ``task`` whose first attempt has failed."""
     with db.transaction() as session:
-        entry_id = outbox.enqueue(session, task)
+        entry_id = outbox.enqueue(session, task, unchecked=True)
         guard.put_back(session, Delivery(entry_id, task), due_at=now.now, error=error, now=now.now)
 
 
