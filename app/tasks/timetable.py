@@ -45,6 +45,7 @@ def check(app: Celery) -> None:
             entry = entry_of(name, given, app)
             # By their number and names: lazy arguments are evaluated when it is due.
             registry.check_call(app, str(entry.task), entry.args or (), entry.kwargs)
+            _check_type(entry.schedule)  # an entry may come ready made, or without one
             _check_kind(entry.schedule)
             _try_out(periodic(name, entry, app), entry.schedule)
         except Exception as error:

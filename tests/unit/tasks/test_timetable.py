@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from celery import Celery
-from celery.beat import BeatLazyFunc, Scheduler
+from celery.beat import BeatLazyFunc, ScheduleEntry, Scheduler
 from celery.schedules import BaseSchedule, crontab, schedule
 
 from app.settings import load_settings
@@ -33,7 +33,7 @@ from tests.unit.tasks.own_schedules import (
 TASK = "app.tasks.bookings.send_due_reminders"
 DAILY = "app.tasks.analytics.generate_daily"
 BACKFILL = "app.tasks.analytics.backfill"
-Schedule = dict[str, dict[str, Any]]
+Schedule = dict[str, Any]
 
 
 @pytest.fixture
@@ -118,6 +118,20 @@ def test_what_cannot_be_kept_is_one_line_that_names_the_entry(
     assert line.startswith("beat entry 'bad': ")
     assert said in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("given", [None, "60"])
+def test_an_entry_that_comes_ready_made_without_a_schedule_is_refused_too(
+    entries: Schedule, given: Any
+) -> None:
+    entry = ScheduleEntry(name="bad", task=TASK, schedule=60, app=celery_app)
+    entry.schedule = given
+    entries["bad"] = entry
+    with pytest.raises(ScheduleError, match=r"beat entry 'bad': its schedule .* give seconds"):
+        timetable.check(celery_app)
+    entries["bad"] = {"task": TASK}
+    with pytest.raises(ScheduleError, match=r"beat entry 'bad': its schedule None .* give seconds"):
+        timetable.check(celery_app)
 
 
 @pytest.mark.parametrize(
