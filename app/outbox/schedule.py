@@ -31,6 +31,8 @@ SIGN_EVERY = timedelta(seconds=20)
 ABSENT_AFTER = timedelta(minutes=2)
 """A definition without a sign of life for so long is kept by no beat. Longer than any pause
 between two ticks of a beat that works (``LONGEST_PAUSE_SECONDS``)."""
+LONGEST_GAP = timedelta(seconds=90)
+"""Between two looks of a watch. Longer than any ``PUMP_INTERVAL_SECONDS``."""
 
 
 class ClockOffError(Exception):
@@ -218,7 +220,7 @@ _KEPT = (
         and_(_beat.definition == _known.definition, _beat.schedule_hash == _known.schedule_hash),
     )
     .join_from(BEAT_DEFINITIONS, BEAT_ENTRIES, _beat.name == _known.name)
-    .where(_known.seen_at > bindparam("alive_since"))
+    .where(_known.seen_at.between(bindparam("alive_since"), bindparam("at_most")))
     .order_by(_known.name, _known.seen_at.desc(), _known.definition)
 )
 
@@ -228,7 +230,7 @@ def standings(session: Session | Connection, *, now: datetime) -> Mapping[str, S
     seen = remembered(session)
     kept: dict[str, list[Kept]] = {}
     for name, description, host, rules in session.execute(
-        _KEPT, {"alive_since": now - ABSENT_AFTER}
+        _KEPT, {"alive_since": now - ABSENT_AFTER + MICROSECOND, "at_most": now + CLOCK_STEP}
     ):
         kept.setdefault(name, []).append(Kept(description, host, bool(rules)))
     return {
@@ -260,13 +262,13 @@ def watch(seen: Seen, before: Watch | None, at: datetime) -> Watch:
     """The watch over the definition in force, after another look at ``at`` (broker's clock).
 
     It begins again where another definition is in force than at the look before, and where
-    nothing was looked at for half of ``ABSENT_AFTER``: signs of life may be missing because
+    nothing was looked at for ``LONGEST_GAP``: signs of life may be missing because
     the database was away, or because this process was stopped.
     """
     of = seen.schedule_hash, seen.definition
     if before is None or before.of != of:
         return Watch(of, at, at)
-    if not timedelta(0) <= at - before.until <= ABSENT_AFTER / 2:
+    if not timedelta(0) <= at - before.until <= LONGEST_GAP:
         return Watch(of, at, at)
     return replace(before, until=at)
 
@@ -277,8 +279,11 @@ def may_replace(seen: Seen, watched: Watch) -> bool:
     Only where no beat keeps the one in force: neither a sign of life nor anything else was
     seen of it for ``ABSENT_AFTER``.
     """
-    sign = watched.since if seen.seen_at is None else max(seen.seen_at, watched.since)
-    return watched.until - sign >= ABSENT_AFTER
+    last_sign = watched.since
+    # One in the future was written while the broker's clock was wrong.
+    if seen.seen_at is not None and watched.since < seen.seen_at <= watched.until:
+        last_sign = seen.seen_at
+    return watched.until - last_sign >= ABSENT_AFTER
 
 
 def confirm_clock(now: datetime, *, broker_now: datetime) -> None:

@@ -108,7 +108,9 @@ class OutboxScheduler(Scheduler):
         enqueued = 0
         kept: list[PeriodicEntry] = []
         failed: list[PeriodicEntry] = []
-        sign_now = self._signed_at is None or broker_now - self._signed_at >= SIGN_EVERY
+        sign_now = (
+            self._signed_at is None or not timedelta(0) <= broker_now - self._signed_at < SIGN_EVERY
+        )
         for name in sorted(self.schedule):
             entry, before = None, seen.get(name)
             try:

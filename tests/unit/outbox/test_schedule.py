@@ -312,6 +312,27 @@ def test_after_an_outage_the_watch_begins_again(now: FakeClock, gap: timedelta) 
     assert may_replace(seen, watched)
 
 
+def test_a_watch_goes_on_with_the_longest_pause_between_two_ticks(now: FakeClock) -> None:
+    """``PUMP_INTERVAL_SECONDS`` may be 60."""
+    seen = seen_of(hourly("newer", definition="b"), now.now)
+    watched = None
+    for _ in range(4):
+        watched = watch(seen, watched, now.now)
+        now.advance(seconds=61)
+    assert watched is not None
+    assert may_replace(seen, watched)
+
+
+def test_a_sign_of_life_from_the_future_says_nothing(now: FakeClock) -> None:
+    """The broker's clock was wrong: a beat that lives signs again by the right one."""
+    seen = seen_of(hourly("newer", definition="b"), now.now, seen_at=now.now + timedelta(days=1))
+    watched = watch(seen, None, now.now)
+    for _ in range(2):
+        now.now += ABSENT_AFTER / 2
+        watched = watch(seen, watched, now.now)
+    assert may_replace(seen, watched)
+
+
 def test_another_definition_is_watched_anew(now: FakeClock) -> None:
     one, other = (seen_of(hourly(name, definition=name), now.now) for name in ("b", "c"))
     watched = watch(one, None, now.now)

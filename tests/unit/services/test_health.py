@@ -220,6 +220,8 @@ def test_two_definitions_of_one_entry_are_a_problem_that_names_both(
     now.now += ABSENT_AFTER
     keep(now, new, host="web-2")
     assert check(broker).healthy, "the old beat has ended"
+    keep(FakeClock(now.now + timedelta(days=1)), old, host="web-1")
+    assert check(broker).healthy, "a clock was wrong"
 
 
 def test_a_definition_that_only_an_older_version_has_is_a_conflict_too(

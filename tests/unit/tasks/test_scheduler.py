@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event, select, text
 from sqlalchemy.exc import OperationalError
 
 from app import db, outbox
-from app.models import BeatEntry, OutboxEntry
+from app.models import BeatDefinition, BeatEntry, OutboxEntry
 from app.outbox.enqueue import enqueue_run
 from app.outbox.publish import BATCH
 from app.outbox.pump import HOOK_GRACE
@@ -308,6 +308,17 @@ def test_after_an_outage_no_beat_takes_the_definition_in_force_for_abandoned(
     broker.down = False
     fire_every_minute(now, 3, beat, newer)
     assert {tuple(message.args) for message in broker.pushed} == {("newer",)}
+
+
+def test_a_brokers_clock_that_was_put_back_does_not_stop_the_signs_of_life(
+    beat: OutboxScheduler, broker: FakeBroker, now: FakeClock
+) -> None:
+    beat.tick()
+    now.advance(hours=-1)
+    beat.tick()
+    with db.reading() as session:
+        (seen_at,) = session.scalars(select(BeatDefinition.seen_at))
+    assert seen_at == now.now
 
 
 def test_an_entry_that_the_newer_version_lacks_is_fired_by_the_old_beat_until_it_ends(
