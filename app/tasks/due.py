@@ -6,6 +6,9 @@ from typing import Any
 from celery.schedules import crontab, schedule
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+REPEATED = 3 * HOUR
+"""The most by which a zone's clocks are put back at once (Antarctica/Casey)."""
 
 
 def next_due(timetable: Any, after: datetime) -> datetime:
@@ -19,6 +22,12 @@ def next_due(timetable: Any, after: datetime) -> datetime:
     schedule's own code raises.
     """
     due = _multiple(timetable, after) if is_interval(timetable) else _asked(timetable, after)
+    if isinstance(timetable, crontab):
+        asked = after
+        # In the second pass of a repeated hour Celery's own answers with a time of the first.
+        while due <= after and asked < after + REPEATED:
+            asked += HOUR
+            due = _asked(timetable, asked)
     if due <= after:
         raise ValueError(f"after {after} it is due at {due}, which is not later")
     return due

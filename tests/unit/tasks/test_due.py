@@ -6,6 +6,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from celery import schedules
 from celery.schedules import crontab, schedule
 from hypothesis import given, settings
 from hypothesis.strategies import datetimes, just, timedeltas
@@ -164,6 +165,18 @@ def test_a_crontab_in_a_zone_of_its_own_is_due_by_it() -> None:
     in_tokyo = cron(hour=2, minute=0)
     in_tokyo.tz = ZoneInfo("Asia/Tokyo")
     assert f"{next_due(in_tokyo, NOON):%H:%M}" == "17:00"
+
+
+@pytest.mark.parametrize("fields", [{}, {"minute": 50}, {"minute": 5, "hour": "1,3"}], ids=str)
+def test_celerys_own_crontab_is_late_in_a_repeated_hour_and_does_not_stop(
+    fields: dict[str, Any],
+) -> None:
+    """Asked in its second pass, it answers with a time of the first one."""
+    theirs = schedules.crontab(**fields, app=celery_app)
+    again = datetime(2026, 11, 1, 6, tzinfo=UTC)
+    for passed in range(61):
+        after = again + passed * timedelta(minutes=1)
+        assert after < next_due(theirs, after) <= after + timedelta(days=1, hours=1)
 
 
 @pytest.mark.parametrize("stuck", [Stuck(), Backwards(), schedule(-5), Late(0)], ids=repr)
