@@ -79,7 +79,6 @@ def test_${function}_counts_what_has_ended_and_runs_once(broker: FakeBroker) -> 
             a_lesson(session, starts_at=now + timedelta(days=days))
         outbox.enqueue(session, $function.name)
     (message,) = broker.pushed
-    assert message.queue == "$queue"
     assert deliver($function, message).result == {"ended": 2}
     assert deliver($function, message).result["status"] == "skipped", "delivered again"
 """
@@ -188,9 +187,7 @@ def _names_of_the_templates() -> set[str]:
         (SERVICE_IMPORTS, SERVICE),
         (TEST_IMPORTS, TEST),
     ):
-        text = Template("\n".join(imports) + body).substitute(
-            module="A", function="B", queue="", entry=""
-        )
+        text = Template("\n".join(imports) + body).substitute(module="A", function="B")
         for node in ast.walk(ast.parse(text)):
             match node:
                 case ast.Name(id=name) | ast.arg(arg=name) | ast.alias(name=name):
@@ -240,12 +237,7 @@ def plan(wanted: Wanted, root: Path) -> dict[str, str]:
         raise RefusedError(f"{task} exists and is not a module of tasks. Use another name")
     if (root / service).with_suffix("").exists():
         raise RefusedError(f"app/services/{module} is a folder. Write the task by hand")
-    queues = _queues(wanted, is_new=is_new, routing=(root / ROUTING).read_text())
-    words = {
-        "module": module,
-        "function": function,
-        "queue": queues.get(module, _literal((root / ROUTING).read_text(), "DEFAULT_QUEUE")),
-    }
+    words = {"module": module, "function": function}
     test = f"tests/unit/tasks/test_{module}.py"
     if (root / test).exists():
         test = f"tests/unit/tasks/test_{module}_{function}.py"
@@ -269,38 +261,34 @@ def plan(wanted: Wanted, root: Path) -> dict[str, str]:
         changes[SCHEDULE] = _with_row(wanted, wanted.crontab, (root / SCHEDULE).read_text())
     if is_new or wanted.crontab is not None:
         changes[CONFIG] = config
-    routing = (root / ROUTING).read_text()
-    if queues != _literal(routing, "QUEUE_BY_MODULE"):
-        changes[ROUTING] = _with_value(routing, "QUEUE_BY_MODULE", queues)
-        changes[README] = _with_modules(
-            (root / README).read_text(),
-            words["queue"],
-            [m for m in queues if queues[m] == words["queue"]],
-        )
+    if wanted.queue is not None:
+        changes |= _rerouted(wanted.module, wanted.queue, root, is_new=is_new)
     return {
         path: _tidied(path, text, root) if path.endswith(".py") else text
         for path, text in changes.items()
     }
 
 
-def _queues(wanted: Wanted, *, is_new: bool, routing: str) -> dict[str, str]:
-    """The table of modules and their queues, with the new one."""
+def _rerouted(module: str, queue: str, root: Path, *, is_new: bool) -> dict[str, str]:
+    """The files that send the tasks of ``module`` to ``queue``; none where they go there."""
+    routing = (root / ROUTING).read_text()
     table: dict[str, str] = _literal(routing, "QUEUE_BY_MODULE")
-    default = _literal(routing, "DEFAULT_QUEUE")
-    if wanted.queue is None:
-        return table
     known = re.findall(r'QueueSpec\("(\w+)"', routing)
-    if wanted.queue not in known:
-        raise RefusedError(f"--queue {wanted.queue}: not a queue. Use one of {', '.join(known)}")
-    present = table.get(wanted.module, default)
-    if wanted.queue == present:
-        return table
+    if queue not in known:
+        raise RefusedError(f"--queue {queue}: not a queue. Use one of {', '.join(known)}")
+    present = table.get(module, _literal(routing, "DEFAULT_QUEUE"))
+    if queue == present:
+        return {}
     if not is_new:
         raise RefusedError(
-            f"--queue {wanted.queue}: all tasks of {wanted.module} go to the queue {present}. "
-            "Use a new module"
+            f"--queue {queue}: all tasks of {module} go to the queue {present}. Use a new module"
         )
-    return dict(sorted({**table, wanted.module: wanted.queue}.items()))
+    table = dict(sorted({**table, module: queue}.items()))
+    modules = [each for each, its_queue in table.items() if its_queue == queue]
+    return {
+        ROUTING: _with_value(routing, "QUEUE_BY_MODULE", table),
+        README: _with_modules((root / README).read_text(), queue, modules),
+    }
 
 
 def _extended(path: str, text: str, imports: Sequence[str], body: str, function: str) -> str:

@@ -33,7 +33,8 @@ def test_the_readmes_queues_are_those_of_the_table() -> None:
         if name == DEFAULT_QUEUE:
             name, tasks = f"{name} (default)", f"{tasks}, and whatever names no other"
         lines.append(f"| {name} | {spec.urgency} | {tasks} |")
-    assert add_to("README.md", lines) == []
+    missing = add_to("README.md", lines)
+    assert missing == [], "\n".join(missing)
     rows = [
         line
         for line in (ROOT / "README.md").read_text().splitlines()
@@ -80,7 +81,7 @@ def test_every_list_of_the_slow_queues_is_complete() -> None:
         for found in listed.findall(page.read_text())
         if not urgent & set(names := re.split(", ?", found)) and names != bulk
     ]
-    assert wrong == []
+    assert wrong == [], "\n".join(wrong)
 
 
 def pages() -> list[Path]:
@@ -177,7 +178,8 @@ def test_the_schedules_table_is_that_of_the_code() -> None:
         when = str(entry.schedule).removeprefix("<crontab: ").partition(" (")[0]
         cells = (f"`{entry.name}`", f"`{entry.task}`", f"`{when}`", entry.catch_up.value, reason)
         lines.append(f"| {' | '.join(cells)} |")
-    assert add_to("docs/schedule.md", lines) == []
+    missing = add_to("docs/schedule.md", lines)
+    assert missing == [], "\n".join(missing)
     page = (ROOT / "docs" / "schedule.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert rows == lines, "docs/schedule.md: one row for each entry, in the order of BEAT_ENTRIES"

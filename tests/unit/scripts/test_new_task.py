@@ -15,6 +15,8 @@ from scripts.live.deployment import REPOSITORY
 NAME = "invoices.send_monthly"
 NEW = {"app/tasks/invoices.py", "app/services/invoices.py", "tests/unit/tasks/test_invoices.py"}
 MODULES, QUEUES = "app/tasks/celery_config.py", "app/routing.py"
+COPY_SECONDS = 900
+"""Half a minute of processor time, which a busy machine stretches."""
 PARTS = ("app/tasks", "app/services", "app/routing.py", "docs/schedule.md", "README.md")
 NOT_COPIED = shutil.ignore_patterns(
     ".*_cache", ".git", ".hypothesis", ".tox", ".venv", "__pycache__", "logs", "var"
@@ -193,6 +195,7 @@ def test_what_cannot_be_finished_leaves_nothing_half_done(
 
 
 @pytest.mark.integration
+@pytest.mark.timeout(COPY_SECONDS)
 @pytest.mark.parametrize("options", [[], ["--every", "1h"]], ids=["task", "beat entry"])
 def test_in_a_copy_the_tests_pass_with_five_files_at_most(
     tmp_path: Path, options: Sequence[str]
@@ -215,6 +218,39 @@ def test_in_a_copy_the_tests_pass_with_five_files_at_most(
     ran(copy, *pytest, "tests/unit/tasks/test_invoices.py", status=1)
 
 
-def ran(folder: Path, *command: str, status: int = 0) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+@pytest.mark.integration
+@pytest.mark.timeout(COPY_SECONDS)
+def test_in_a_copy_the_tests_say_what_a_queue_of_its_own_needs(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(REPOSITORY, copy, ignore=NOT_COPIED)
+    ran(copy, "scripts/new_task", NAME)
+    routing = copy / "app/routing.py"
+    rows = {
+        '    QueueSpec("maintenance"': '    QueueSpec("invoices", urgency=2, bulk=True),\n',
+        '    "notifications": ': '    "invoices": "invoices",\n',
+    }
+    text = routing.read_text()
+    for before, row in rows.items():
+        assert text.count(before) == 1
+        text = text.replace(before, row + before)
+    routing.write_text(text)
+    tests = (test for test in IN_THE_COPY if test.startswith("tests/unit"))
+    said = ran(copy, sys.executable, "-m", "pytest", "-q", "--tb=short", *tests, status=1)
+    bulk = "cache,analytics,invoices,maintenance"
+    for line in (
+        "add to README.md: | invoices | 2 | `app.tasks.invoices.*` |",
+        f"docker-compose.celery.yml, celery_worker_bulk: write -Q {bulk}",
+        f"docs/operations.md: write {bulk} for cache,analytics,maintenance",
+        "add in_queue for ['invoices'] to loadtests/objectives.toml",
+        "add a Call of a task of ['invoices'] to loadtests/_work.py",
+        "add a user of ['invoices'] to loadtests",
+        "add a Flood of ['invoices'] to loadtests",
+    ):
+        assert line in said
+    assert "7 failed" in said
+
+
+def ran(folder: Path, *command: str, status: int = 0) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == status, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
+    return done.stdout
