@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from app import closed_pipe
 from simulations.arguments import Parser, duration, number
 
 __all__ = [
@@ -59,7 +60,7 @@ def run_command(main: Callable[[], int]) -> int:
     ended by its context managers, and one line says so."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return main()
+        return closed_pipe.survive(main)
     except KeyboardInterrupt:
         print("interrupted: nothing is kept of this run", file=sys.stderr)
         return INTERRUPTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,8 +17,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if any(word == "--app" or word.startswith("--app=") for word in given):
         from simulations.any_app.command import main as replay
     else:
-        from simulations.marketplace.command import main as replay
+        from app import closed_pipe
+        from simulations.marketplace.command import main as replay_marketplace
+
+        def replay(arguments: Sequence[str]) -> int:
+            return closed_pipe.survive(lambda: replay_marketplace(arguments))
+
     try:
-        return replay(given)
+        status = replay(given)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        # Of a foreign app: only the table is cut off, the files were written before it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status

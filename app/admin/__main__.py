@@ -1,12 +1,11 @@
 """``python -m app.admin``: what an operator asks and orders; one module a topic."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import schema
+from app import closed_pipe, schema
 from app.admin import analytics, database, dead_letters, mails, outbox, queues, schedule
 from app.admin.arguments import Parser, UsageError
 from app.domain.errors import printable
@@ -43,16 +42,5 @@ def main(arguments: Sequence[str]) -> int:
     return CANNOT
 
 
-def _run() -> int:
-    try:
-        status = main(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read it has seen enough; the interpreter's last flush must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return status
-
-
 if __name__ == "__main__":
-    sys.exit(_run())
+    sys.exit(closed_pipe.survive(lambda: main(sys.argv[1:])))

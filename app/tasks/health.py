@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from app import clock, routing
+from app import clock, closed_pipe, routing
 from app.adapters.redis_connection import trouble
 from app.outbox import BrokerUnavailableError
 from app.outbox.figures import Retrying
@@ -184,4 +184,4 @@ def _ago(seconds: float | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(closed_pipe.survive(lambda: main(sys.argv[1:])))
