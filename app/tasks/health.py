@@ -13,14 +13,15 @@ from typing import Any, NoReturn
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
-from app import clock, closed_pipe, routing
+from app import clock, closed_pipe, db, routing
 from app.adapters.redis_connection import trouble
 from app.outbox import BrokerUnavailableError
 from app.outbox.figures import Retrying
 from app.outbox.publish import attached
 from app.outbox.schedule import MOST_CLOCK_ERROR
-from app.services import health
+from app.services import health, queues
 from app.services.health import Health, Limits
 from app.settings import load_settings, warnings
 from app.tasks import time_limits
@@ -90,9 +91,28 @@ def main(arguments: Sequence[str]) -> int:
     else:
         lines = [*_lines(found), *([] if workers is None else [f"workers       {workers} answer"])]
         lines += _lines_of_pools(pools)
-        verdict = ["healthy"] if found.healthy else [*found.problems]
+        paused_now = _paused(found)
+        if found.healthy:
+            verdict = [f"healthy, but {paused_now}" if paused_now else "healthy"]
+        else:
+            verdict = [*found.problems, *([paused_now] if paused_now else [])]
         print("\n".join([*verdict, "", *lines]))  # noqa: T201
     return 0 if found.healthy else 1
+
+
+def _paused(found: Health) -> str | None:
+    """One line on the paused queues: not a problem, because an operator chose it."""
+    if found.records is None or not found.records.paused:
+        return None
+    try:
+        with db.reading() as session:
+            since = queues.paused(session)
+    except SQLAlchemyError:
+        return None  # it answered a moment ago, and will be a problem at the next look
+    if not since:
+        return None
+    each = [f"{name} is paused since {at:%Y-%m-%d %H:%M} UTC" for name, at in since.items()]
+    return f"{', '.join(each)}: python -m app.admin queues resume {' '.join(since)}"
 
 
 def _ask_workers(expected: Set[str]) -> tuple[int | None, list[str]]:

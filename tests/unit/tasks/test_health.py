@@ -194,7 +194,27 @@ def test_a_paused_queue_is_one_that_no_worker_takes_from_and_is_no_problem(
     with db.transaction() as session:
         session.add(PausedQueue(name="email", paused_at=now.now))
     assert main([]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "healthy"
+    assert capsys.readouterr().out.splitlines()[0] == (
+        f"healthy, but email is paused since {now.now:%Y-%m-%d %H:%M} UTC: "
+        "python -m app.admin queues resume email"
+    )
+
+
+def test_paused_queues_are_named_below_the_problems(
+    broker: FakeBroker, now: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with db.transaction() as session:
+        for name in ("cache", "email"):
+            session.add(PausedQueue(name=name, paused_at=now.now))
+    broker.down = True
+    assert main([]) == 1
+    problem, paused, empty = capsys.readouterr().out.splitlines()[:3]
+    since = f"since {now.now:%Y-%m-%d %H:%M} UTC"
+    assert (problem, empty) == ("Redis does not answer: connection refused", "")
+    assert paused == (
+        f"cache is paused {since}, email is paused {since}: "
+        "python -m app.admin queues resume cache email"
+    )
 
 
 def test_workers_that_are_slow_to_answer_are_asked_again(
