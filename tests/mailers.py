@@ -41,6 +41,8 @@ class FakeMailer:
     before_close: Callable[[], object] = lambda: None
     """What happens before a connection is closed in peace."""
 
+    place: str = "mail.example:25"
+
     def check(self) -> None:
         pass
 

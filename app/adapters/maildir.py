@@ -17,6 +17,10 @@ class MaildirMailer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @property
+    def place(self) -> str:
+        return f"mail folder {self._folder}"
+
     def check(self) -> None:
         try:
             self._make()
@@ -35,8 +39,8 @@ class MaildirMailer:
         try:
             self._make()
         except OSError as error:
-            raise MailServerUnavailableError(f"mail folder: {_reason(error)}") from error
-        yield _Folder(mailbox.Maildir(self._folder, create=False))
+            raise MailServerUnavailableError(f"{self.place}: {_reason(error)}") from error
+        yield _Folder(mailbox.Maildir(self._folder, create=False), place=self.place)
 
     def _make(self) -> None:
         for part in ("tmp", "new", "cur"):
@@ -44,8 +48,9 @@ class MaildirMailer:
 
 
 class _Folder:
-    def __init__(self, folder: mailbox.Maildir) -> None:
+    def __init__(self, folder: mailbox.Maildir, *, place: str) -> None:
         self._folder = folder
+        self._place = place
 
     def send(
         self,
@@ -63,7 +68,7 @@ class _Folder:
             # Local line ends are the format's convention.
             self._folder.add(message.replace(b"\r\n", b"\n"))
         except (OSError, mailbox.Error) as error:
-            raise MailServerUnavailableError(f"mail folder: {_reason(error)}") from error
+            raise MailServerUnavailableError(f"{self._place}: {_reason(error)}") from error
         return True
 
 

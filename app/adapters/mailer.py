@@ -59,6 +59,10 @@ class MailConnection(Protocol):
 
 
 class Mailer(Protocol):
+    @property
+    def place(self) -> str:
+        """Where mail goes, for errors: a host and port, or a folder."""
+
     def check(self) -> None:
         """Raise ``MailerNotReadyError`` where a person has to mend something first."""
 

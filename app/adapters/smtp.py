@@ -65,7 +65,7 @@ class SmtpMailer:
         try:
             yield _Connection(
                 client,
-                server=self._server,
+                place=self.place,
                 answer_timeout=self.answer_timeout,
                 timeout=self.timeout,
             )
@@ -75,7 +75,7 @@ class SmtpMailer:
             client.close()
 
     @property
-    def _server(self) -> str:
+    def place(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
@@ -93,7 +93,7 @@ class SmtpMailer:
         except (smtplib.SMTPException, OSError, ValueError) as error:
             if client is not None:
                 client.close()
-            raise MailServerUnavailableError(f"{self._server}: {_why(error)}") from error
+            raise MailServerUnavailableError(f"{self.place}: {_why(error)}") from error
         return client
 
     def _greet(self) -> smtplib.SMTP:
@@ -110,10 +110,10 @@ class SmtpMailer:
 
 class _Connection:
     def __init__(
-        self, client: smtplib.SMTP, *, server: str, timeout: float, answer_timeout: float
+        self, client: smtplib.SMTP, *, place: str, timeout: float, answer_timeout: float
     ) -> None:
         self._client = client
-        self._server = server
+        self._place = place
         self._timeout = timeout
         self._answer_timeout = answer_timeout
 
@@ -201,7 +201,7 @@ class _Connection:
 
     def _gone(self, error: Exception, *, at: str) -> MailServerUnavailableError:
         self._client.close()
-        return MailServerUnavailableError(f"{self._server}: {_why(error)} at {_verb(at)}")
+        return MailServerUnavailableError(f"{self._place}: {_why(error)} at {_verb(at)}")
 
     def _transmit(self, message: bytes) -> tuple[int, bytes]:
         # From the first byte on, a broken connection leaves the mail's fate unknown: what
@@ -217,13 +217,11 @@ class _Connection:
                 self._client.sock.settimeout(self._timeout)
         except (smtplib.SMTPException, OSError) as error:
             self._client.close()
-            raise MailFateUnknownError(
-                f"{self._server}: {_why(error)} after the message"
-            ) from error
+            raise MailFateUnknownError(f"{self._place}: {_why(error)} after the message") from error
         return code, text
 
     def _refusal(self, code: int, text: bytes, *, to: str) -> Exception:
-        described = f"{self._server}: {describe_reply(code, text, to=to)}"
+        described = f"{self._place}: {describe_reply(code, text, to=to)}"
         if code in {CLOSING, LOGIN_REQUIRED} or not 400 <= code < 600:
             self._client.close()
             return MailServerUnavailableError(described)

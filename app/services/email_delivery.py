@@ -211,7 +211,8 @@ class _Delivery:
                     self._unknown = error
                     return useful
                 if withheld:
-                    self._put_back(claim, MailServerUnavailableError("too slow for the lease"))
+                    slow = f"{self._mailer.place}: too slow for the lease"
+                    self._put_back(claim, MailServerUnavailableError(slow))
                     return useful
                 useful = True
         finally:

@@ -58,6 +58,8 @@ class MailProvider:
         self._rng = rng
         self._latency = Latency()
 
+    place = "the mail provider"
+
     def check(self) -> None:
         """Nothing has to be mended."""
 

@@ -61,14 +61,16 @@ def test_an_unwritable_folder_is_one_line_that_says_what_to_do(tmp_path: Path) -
 def test_a_folder_that_becomes_unwritable_is_a_server_that_is_away(tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.touch()
-    with pytest.raises(MailServerUnavailableError, match="Not a directory"):
+    with pytest.raises(MailServerUnavailableError) as error:
         send(in_the_way / "mail")
+    assert str(error.value) == f"mail folder {in_the_way / 'mail'}: Not a directory"
 
 
 def test_a_folder_that_vanishes_under_an_open_connection_is_too(tmp_path: Path) -> None:
     with MaildirMailer(tmp_path / "mail").open() as connection:
         (tmp_path / "mail" / "tmp").rmdir()
-        with pytest.raises(MailServerUnavailableError, match="No such file"):
+        away = f"^mail folder {tmp_path / 'mail'}: No such file"
+        with pytest.raises(MailServerUnavailableError, match=away):
             connection.send(
                 lambda: MESSAGE, sender="us@x", recipient="ada@x", proceed=lambda _: True
             )

@@ -417,6 +417,7 @@ def test_a_mail_whose_lease_has_no_room_for_the_answer_waits_for_the_next_delive
     summary = post.deliver([email_id])
     assert (summary.sent, summary.left, post.mailer.received) == (0, (email_id,), [])
     assert isinstance(summary.error, MailServerUnavailableError)
+    assert str(summary.error) == "mail.example:25: too slow for the lease"
     post.mailer.before_data = lambda: None
     assert post.deliver([email_id]).sent == 1
     assert mail(email_id).uncertain == 0
