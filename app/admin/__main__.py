@@ -24,6 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     for topic in (analytics, database, dead_letters, mails, outbox, queues, schedule):
         topic.add_to(topics)
     try:
+        _check_text(arguments)
         chosen = parser.parse_args(arguments)
         sys.stderr.writelines(f"{line}\n" for line in warnings())
         run: Callable[..., int] = chosen.run
@@ -40,6 +41,15 @@ def main(arguments: Sequence[str]) -> int:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         print(f"the database did not do it, try again: {reason}", file=sys.stderr)
     return CANNOT
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raise ``UsageError`` for bytes that are not text in the terminal's encoding."""
+    for word in arguments:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{word}: not UTF-8 text") from None
 
 
 if __name__ == "__main__":

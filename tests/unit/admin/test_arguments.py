@@ -153,3 +153,12 @@ def test_the_option_confirms_without_a_question(
     monkeypatch.setattr("sys.stdin", None)
     confirm("Cancel 12 entries?", yes=True)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("words", [("outbox", "show"), ("outbox", "list", "--task")], ids=" ".join)
+def test_bytes_that_are_not_text_are_refused_in_one_line(
+    admin: Admin, database: Engine, words: tuple[str, ...]
+) -> None:
+    answer = admin(*words, "a\udcff")
+    assert answer.is_one_line_of_refusal
+    assert answer.err == "a\N{REPLACEMENT CHARACTER}: not UTF-8 text\n"
