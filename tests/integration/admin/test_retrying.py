@@ -1,4 +1,4 @@
-"""A mail server that is down: the health check reports it, and is healthy again after it."""
+"""Work that fails and retries under a real worker: reported, and forgotten when it is over."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app import clock, db
+from app import clock, db, outbox
 from app.models import EmailMessage
 from app.services import email
 from app.services.email import DELIVER
@@ -95,6 +95,32 @@ def test_a_mail_server_that_is_down_is_reported_and_forgotten_when_it_is_back(
     shown = shell.answer(f"python -m app.admin mails show {ids[0]}")
     assert shown.startswith(f"{ids[0]}: sent once\n")
     assert refused in shown
+
+
+@pytest.mark.timeout(300)
+def test_entries_of_a_renamed_task_are_reported_until_they_are_cancelled(
+    bench: JobBench, shell: Shell
+) -> None:
+    renamed = "app.tasks.email.renamed"
+    bench.live.start_worker(concurrency=1)
+    bench.live.start_beat()
+    with db.transaction() as session:
+        for _ in range(30):
+            outbox.enqueue(session, renamed)
+
+    def of_task(_: int, found: dict[str, Any]) -> list[str]:
+        return [problem for problem in found["problems"] if renamed in problem]
+
+    found = wait_for_health(shell, lambda *answer: bool(of_task(*answer)), timeout=LIMIT + WITHIN)
+    (problem,) = of_task(1, found)
+    assert problem.startswith(f"30 entries of {renamed} have been retrying, the oldest for ")
+    assert f"no worker that took it knows the task {renamed}" in problem
+    listed = json.loads(
+        shell.answer(f"python -m app.admin outbox list --state retrying --task {renamed} --json")
+    )
+    assert len(listed) == 30
+    shell.answer(f"python -m app.admin outbox cancel --all --task {renamed} --yes")
+    assert of_task(*health(shell)) == []
 
 
 @pytest.mark.timeout(180)
