@@ -124,10 +124,11 @@ def last_error(entry: OutboxEntry) -> str:
 
 def errors_of(entry: OutboxEntry) -> list[str]:
     """When each attempt failed, to the second, and with what, in a line each."""
-    return [
-        f"{instant(datetime.fromisoformat(error['at']))}  {one_line(error.get('error', ''))}"
-        for error in entry.errors
-    ]
+    lines = []
+    for error in entry.errors:
+        at = datetime.fromisoformat(error["at"]) if "at" in error else None
+        lines.append(f"{instant(at)}  {one_line(str(error.get('error', '')))}")
+    return lines
 
 
 def show(entry: OutboxEntry, *, waiting: timedelta) -> None:

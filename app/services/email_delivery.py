@@ -182,7 +182,9 @@ class _Delivery:
             left=left,
             error=self._error if left else None,
             retry_after=max(0.0, (min(leases) - now).total_seconds()) if leases else None,
-            claimed=(self._unknown or MailClaimedError("waits for the end of another's claim"))
+            claimed=(
+                self._unknown or MailClaimedError("another delivery holds the claim of a mail")
+            )
             if leases
             else None,
         )
