@@ -17,8 +17,10 @@ from simulations.arguments import Parser, duration, number
 
 __all__ = [
     "CALLED_FROM",
+    "CANNOT",
     "HELP_WAS_SHOWN",
     "INTERRUPTED",
+    "CannotGoOnError",
     "Parser",
     "check",
     "command",
@@ -39,7 +41,14 @@ HELP_WAS_SHOWN = 100
 INTERRUPTED = 130
 """Exit status, as a shell reports SIGINT."""
 
+CANNOT = 2
+"""Exit status of a command that could not be run."""
+
 positive = number(1)
+
+
+class CannotGoOnError(Exception):
+    """The command's result cannot be had; the message is one line."""
 
 
 def command(name: str, doc: str | None) -> Parser:
@@ -56,11 +65,14 @@ def check(parse: Callable[[], object]) -> None:
 
 
 def run_command(main: Callable[[], int]) -> int:
-    """The exit status of ``main``, or 130 after Ctrl-C or SIGTERM: then what ``main`` started is
-    ended by its context managers, and one line says so."""
+    """The exit status of ``main``; 2 after ``CannotGoOnError``, and 130 after Ctrl-C or SIGTERM,
+    with one line on stderr. The context managers of ``main`` end what it started."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return closed_pipe.survive(main)
+    except CannotGoOnError as error:
+        print(error, file=sys.stderr)
+        return CANNOT
     except KeyboardInterrupt:
         print("interrupted: nothing is kept of this run", file=sys.stderr)
         return INTERRUPTED

@@ -11,6 +11,7 @@ Redis, and no line in its log for a task.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -33,21 +34,30 @@ def measure(options: Any) -> list[Benchmark]:
         for settings in options.settings:
             systems = SETTINGS[settings]
             for task in options.task:
+                command.progress(f"{settings}, {TASKS[task]}")
                 series = {system.name: Series(system.name, "tasks/s") for system in systems}
                 cpu: dict[str, list[float]] = {system.name: [] for system in systems}
+                attempts = command.Attempts()
                 count = options.n if task == "noop" else max(1, options.n // 5)
                 for system in alternating(systems, options.rounds):
                     number = max(10, int(count * (system.share if task == "noop" else 1)))
-                    command.progress(f"{settings}, {TASKS[task]}: {system.name}")
                     name = system.noop if task == "noop" else system.ten_ms
-                    tasks_a_second, milliseconds = drain(on, system, name, number)
+                    drained = attempts.measure(
+                        system.name, partial(drain, on, system, name, number), ours=system.ours
+                    )
+                    if drained is None:
+                        continue
+                    tasks_a_second, milliseconds = drained
                     each = series[system.name]
                     each.values.append(tasks_a_second)
                     cpu[system.name].append(milliseconds)
                     each.notes["n"] = number
-                for name, values in cpu.items():
-                    series[name].notes["cpu_ms_per_task"] = median(values)
-                found.append(_said(settings, task, systems, series, options))
+                series = attempts.kept(series)
+                for each in series.values():
+                    each.notes["cpu_ms_per_task"] = median(cpu[each.name])
+                said = _said(settings, task, systems, series, options)
+                said.notes.extend(attempts.notes)
+                found.append(said)
     return found
 
 

@@ -4,7 +4,8 @@
     python -m scripts.bench_urgency --n 100 --rounds 1 --flood 1000
 
 Time in queue, from the publication to the start of a task, of bookings that come one by one:
-with nothing else to do, then while so many tasks wait in each other queue. Two slots; what
+with nothing else to do, then while so many tasks wait in each other queue, or twice as many, and
+so on, where a system drains them before the last booking has come. Two slots; what
 runs in them cannot be interrupted, so a second flood is of tasks of 10 ms. The peers that know
 priorities have one flood, of the size of one of our queues (huey, which is fast, of two).
 """
@@ -12,8 +13,10 @@ priorities have one flood, of the size of one of our queues (huey, which is fast
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -25,19 +28,25 @@ from scripts.benchmarks.command import Benchmark
 from scripts.benchmarks.ours import SLOW_TASK, name_in
 from scripts.benchmarks.runs import BACKLOG, percentile
 from scripts.benchmarks.series import Series, alternating, significant
-from scripts.benchmarks.stage import SLOTS, WARM_UP, Stage, stage
+from scripts.benchmarks.stage import SLOTS, WARM_UP, Stage, seconds_for, stage
 from scripts.benchmarks.systems import DRAMATIQ, HUEY, OURS_CALLED, RQ, STOCK, System
 
 FLOODS = (10_000, 100_000)
 PAUSE_SECONDS = 0.02
 """Between two bookings."""
-LIMIT_SECONDS = 300.0
+DOUBLINGS = 6
+"""Of a flood that is over before the last urgent task has come."""
 _BOOKINGS = next(spec for spec in QUEUES if spec.name == "bookings")
 """The most urgent queue."""
 _OTHERS = tuple(spec for spec in QUEUES if spec is not _BOOKINGS)
 PEERS = ((STOCK, 1), (DRAMATIQ, 1), (HUEY, 2), (RQ, 1))
 """With the size of each one's flood, in that of one of our queues."""
 PRIORITIES = {"BENCH_PRIORITIES": "1"}
+OURS = "ours"
+
+
+class FloodOverError(RuntimeError):
+    """A system had drained its flood before the last urgent task came."""
 
 
 def flood(on: Stage, each: int, *, slow: bool) -> int:
@@ -67,9 +76,14 @@ def peer(on: Stage, system: System, bookings: int, backlog: int) -> list[float]:
     on.clear()
     system = replace(system, environment={**system.environment, **PRIORITIES})
     if backlog:
-        on.publish(system, "publish_with_priority", False, backlog, 0.0)
+        limit = seconds_for(backlog)
+        on.publish(system, "publish_with_priority", False, backlog, 0.0, timeout=limit)
     words = ("publish_with_priority", True, bookings, PAUSE_SECONDS)
     return _waits(on, system, words, bookings, backlog)
+
+
+def _of_peer(system: System, bookings: int, on: Stage, backlog: int) -> list[float]:
+    return peer(on, system, bookings, backlog)
 
 
 def _waits(
@@ -77,61 +91,87 @@ def _waits(
 ) -> list[float]:
     with ThreadPoolExecutor(1) as publisher:
         # Started before the workers: meanwhile nothing of the flood is drained.
-        said = publisher.submit(on.publish, system, *words, after=WARM_UP) if waiting else None
+        limit = seconds_for(bookings + waiting)
+        publish = partial(on.publish, system, *words, timeout=limit)
+        said = publisher.submit(publish, after=WARM_UP) if waiting else None
         with on.working(system, warm=not waiting) as workers:
             if said is None:
-                on.publish(system, *words)
+                publish()
             else:
                 said.result()
-            found = on.wait_for_runs(bookings, workers, timeout=LIMIT_SECONDS, backlog=True)
+            found = on.wait_for_runs(bookings, workers, timeout=limit, backlog=True)
             drained = [run.started_at for run in on.runs.all() if run.published_at == BACKLOG]
     # Who serves the urgent tasks behind the flood has drained it, too.
     last_published = max(run.published_at for run in found)
     if waiting and len(drained) >= waiting and drained[-1] < last_published:
-        raise RuntimeError(
-            f"{system.name}: the flood was over before the last urgent task came: give --flood more"
+        raise FloodOverError(
+            f"the flood of {waiting:,} was over before the last urgent task came: give --flood more"
         )
     return [1000 * run.waited for run in found]
 
 
+def outlasting(measure: Callable[[int], list[float]], size: int) -> tuple[list[float], int]:
+    """What ``measure`` finds in a flood of ``size``, or of the smallest multiple of it by a power
+    of 2 that lasts as long as urgent tasks come; and that size."""
+    for _ in range(DOUBLINGS):
+        try:
+            return measure(size), size
+        except FloodOverError as error:
+            size *= 2
+            command.progress(f"{error}: now with {size:,}")
+    return measure(size), size
+
+
 def measure(options: Any) -> Benchmark:
     """All rounds."""
-    scenarios: dict[str, tuple[str, Any]] = {
-        "ours, idle": ("ours", lambda on: ours(on, options.n, 0))
+    scenarios: dict[str, tuple[str, int, Callable[[Stage, int], list[float]]]] = {
+        "ours, idle": (OURS, 0, lambda on, size: ours(on, options.n, size))
     }
     for each in options.flood:
         scenarios[f"ours, {each:,} in each other queue"] = (
-            "ours",
-            lambda on, each=each: ours(on, options.n, each),
+            *(OURS, each),
+            lambda on, size: ours(on, options.n, size),
         )
     slow = options.flood[0]
     scenarios[f"ours, {slow:,} of 10 ms in each other queue"] = (
-        "ours",
-        lambda on: ours(on, options.n, slow, slow=True),
+        *(OURS, slow),
+        lambda on, size: ours(on, options.n, size, slow=True),
     )
     for system, times in PEERS if options.peers else ():
         backlog = times * min(options.flood)
         for words, number in (("idle", 0), (f"{backlog:,} less urgent", backlog)):
             scenarios[f"{system.name}, {words}"] = (
-                system.name,
-                lambda on, system=system, number=number: peer(on, system, options.n, number),
+                *(system.name, number),
+                partial(_of_peer, system, options.n),
             )
     series = {name: Series(name, "p99 ms") for name in scenarios}
     middle: dict[str, list[float]] = {name: [] for name in scenarios}
+    attempts = command.Attempts()
     with stage() as on:
         for name in alternating(list(scenarios), options.rounds):
-            command.progress(name)
-            waits = scenarios[name][1](on)
+            system_name, least, act = scenarios[name]
+            size = series[name].notes.get("flood", least)
+            found = attempts.measure(
+                name, partial(outlasting, partial(act, on), size), ours=system_name == OURS
+            )
+            if found is None:
+                continue
+            waits, size = found
+            if size != least:
+                series[name].notes["flood"] = size
             series[name].values.append(percentile(waits, 99))
             middle[name].append(percentile(waits, 50))
+    series = attempts.kept(series)
     idle: dict[str, str] = {}
-    for name, (system_name, _) in scenarios.items():
+    for name, (system_name, _, _) in scenarios.items():
         idle.setdefault(system_name, name)
-    for name, (system_name, _) in scenarios.items():
-        baseline = idle[system_name]
-        series[name].notes["p50_ms"] = significant(median(middle[name]))
-        series[name].ratios = {
-            "ratio_to_idle": series[name].median / series[baseline].median,
+    for name, each in series.items():
+        baseline = idle[scenarios[name][0]]
+        each.notes["p50_ms"] = significant(median(middle[name]))
+        if baseline not in series:
+            continue
+        each.ratios = {
+            "ratio_to_idle": each.median / series[baseline].median,
             "p50_ratio_to_idle": median(middle[name]) / median(middle[baseline]),
         }
     flooded = series[f"ours, {options.flood[0]:,} in each other queue"]
@@ -148,6 +188,8 @@ def measure(options: Any) -> Benchmark:
             f"A booking every {PAUSE_SECONDS * 1000:g} ms, {options.n} in a round.",
             "What runs in a slot is not interrupted: in the flood of 10 ms tasks a booking waits "
             "for the first of two slots, between 0 and 10 ms, beside the time of an idle system.",
+            "A flood that was over before the last booking came was doubled: see the column flood.",
+            *attempts.notes,
             "Taskiq is left out: on Redis it knows no priorities. Dramatiq's order only what a "
             "process has prefetched; RQ's are the order of its queues.",
         ],

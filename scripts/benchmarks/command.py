@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +17,7 @@ from scripts.arguments import Parser
 from scripts.benchmarks.machine import machine
 from scripts.benchmarks.series import Series
 
+T = TypeVar("T")
 ROUNDS = 3
 
 
@@ -75,6 +77,42 @@ def parser(name: str, doc: str | None, *, n: int, what: str, least: int = 1) -> 
     )
     made.add_argument("--json", action="store_true", help="print JSON, for machines")
     return made
+
+
+class Attempts:
+    """Rounds of several systems, of which one that fails does not end the others' rounds."""
+
+    def __init__(self) -> None:
+        self.failed: dict[str, str] = {}
+        """The reason in one line, by the name of the variant."""
+
+    def measure(self, name: str, act: Callable[[], T], *, ours: bool) -> T | None:
+        """What ``act`` measures, or None for a variant that fails, now or in an earlier round.
+
+        Prints one line about a peer that fails. Raises ``CannotGoOnError`` where ours fails:
+        without it there is nothing to compare.
+        """
+        if name in self.failed:
+            return None
+        progress(name)
+        try:
+            return act()
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            if ours:
+                raise arguments.CannotGoOnError(f"{name} failed: {reason}") from error
+            self.failed[name] = reason
+            progress(f"not measured: {name}: {reason}")
+            return None
+
+    def kept(self, series: Mapping[str, Series]) -> dict[str, Series]:
+        """The series whose every round was measured."""
+        return {name: each for name, each in series.items() if name not in self.failed}
+
+    @property
+    def notes(self) -> list[str]:
+        """For the table: what is not in it, and why."""
+        return [f"Not measured: {name}: {reason}." for name, reason in self.failed.items()]
 
 
 def progress(text: str) -> None:

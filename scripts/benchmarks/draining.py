@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from scripts.benchmarks.runs import rate
-from scripts.benchmarks.stage import Stage, cpu_seconds
+from scripts.benchmarks.stage import Stage, cpu_seconds, seconds_for
 from scripts.benchmarks.systems import System
-
-LIMIT_SECONDS = 300.0
 
 
 def drain(on: Stage, system: System, task: str, count: int) -> tuple[float, float]:
@@ -15,12 +13,13 @@ def drain(on: Stage, system: System, task: str, count: int) -> tuple[float, floa
     ``task`` is what the system's ``publish`` takes. Raises where a task ran twice.
     """
     on.clear()
-    on.publish(system, "publish", task, count)
+    limit = seconds_for(count)
+    on.publish(system, "publish", task, count, timeout=limit)
     with on.working(system, warm=False) as workers:
         warmed = max(1, count // 10)
-        on.wait_for_runs(warmed, workers, timeout=LIMIT_SECONDS)
+        on.wait_for_runs(warmed, workers, timeout=limit)
         used, seen = cpu_seconds(workers), len(on.runs)
-        found = on.wait_for_runs(count, workers, timeout=LIMIT_SECONDS)
+        found = on.wait_for_runs(count, workers, timeout=limit)
         cpu = 1000 * (cpu_seconds(workers) - used) / max(1, len(found) - seen)
     if len(found) != count:
         raise RuntimeError(f"{system.name}: {len(found)} runs of {count} tasks")

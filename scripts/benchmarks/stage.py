@@ -25,6 +25,9 @@ from scripts.live.processes import Process, Processes
 from scripts.live.redis_server import RedisServer
 
 READY_SECONDS = 60.0
+PUBLISHED_SECONDS = 600.0
+SLOWEST_PER_SECOND = 20.0
+"""Tasks of the slowest system: less is taken for a hang."""
 WARM_UP = 20
 """Tasks before the first figure: each process has imported and connected then."""
 
@@ -66,12 +69,12 @@ class Stage:
         function: str,
         *arguments: Any,
         after: int = 0,
-        timeout: float = 600.0,
+        timeout: float = 0.0,
     ) -> dict[str, Any]:
         """Call a function of the system's module in a process of its own, when ``after`` tasks ran.
 
-        Returns the Unix seconds at which it ``began`` and ``ended``, its ``result``, and the
-        process's ``peak_mb`` of memory.
+        ``timeout`` is in seconds, and at least PUBLISHED_SECONDS. Returns the Unix seconds at
+        which it ``began`` and ``ended``, its ``result``, and the process's ``peak_mb`` of memory.
         """
         done = subprocess.run(
             [
@@ -82,10 +85,11 @@ class Stage:
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=max(timeout, PUBLISHED_SECONDS),
         )
         if done.returncode != 0:
-            raise RuntimeError(f"{system.name}: {function} failed:\n{done.stderr}")
+            last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
+            raise RuntimeError(f"{system.name}: {function} failed: {last}\n{done.stderr}")
         said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return said
 
@@ -134,6 +138,11 @@ class Stage:
             raise TooFewRunsError(f"{workers[0].name}: {error}\n{words}") from None
 
 
+def seconds_for(tasks: int, *, least: float = 300.0) -> float:
+    """How long so many tasks may take before they are given up."""
+    return least + tasks / SLOWEST_PER_SECOND
+
+
 @contextmanager
 def stage(*, database: str = "sqlite") -> Iterator[Stage]:
     """A Redis without persistence, a database of that kind, and a folder; gone at the end."""
@@ -160,4 +169,4 @@ def cpu_seconds(processes: list[Process]) -> float:
     return total
 
 
-__all__ = ["SLOTS", "Stage", "cpu_seconds", "stage"]
+__all__ = ["SLOTS", "Stage", "cpu_seconds", "seconds_for", "stage"]

@@ -60,12 +60,19 @@ def test_every_system_drains_its_backlog(settings: str) -> None:
 
 
 def test_a_booking_does_not_wait_for_a_flood() -> None:
-    # Without the peers, which are through with so small a flood before the last urgent task.
     found = bench("bench_urgency", "--n", "10", "--flood", "2000", "--without-peers")
     series = by_name(found)
     assert found["ratio_to_idle"] > 0
     assert series["ours, idle"]["ratio_to_idle"] == 1
     assert "ours, 2,000 in each other queue" in series
+
+
+def test_a_flood_that_a_peer_drains_too_soon_is_doubled_and_no_peer_is_lost() -> None:
+    found = bench("bench_urgency", "--n", "60", "--flood", "100")
+    series = by_name(found)
+    assert series["huey, 200 less urgent"]["flood"] >= 400
+    assert {"stock celery, idle", "dramatiq, idle", "rq, idle"} <= series.keys()
+    assert not [note for note in found["notes"] if note.startswith("Not measured")]
 
 
 def test_each_part_of_the_worker_is_measured_beside_what_lacks_it() -> None:
