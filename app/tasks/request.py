@@ -1,5 +1,6 @@
 """How a worker's main process sees a task that it gave to its pool."""
 
+from contextlib import suppress
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
@@ -58,7 +59,10 @@ class OutboxRequest(Request):
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         self.is_being_stopped = True
-        super().cancel(pool, signal, emit_retry)
+        # Called by a signal handler. What it raised would leave the body that a solo pool
+        # runs, which cannot end it otherwise.
+        with suppress(NotImplementedError):
+            super().cancel(pool, signal, emit_retry)
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False

@@ -35,6 +35,9 @@ from app.tasks.consumer import postpone_unknown
 MOST_RUNS = 1000
 """Of one drain: work that plans itself again and again ends here."""
 
+FAILED = frozenset({states.FAILURE, states.REJECTED})
+"""Of what a worker reports: these make a dead letter."""
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -44,7 +47,7 @@ class Ran:
     task: str
     args: tuple[Any, ...]
     state: str
-    """SUCCESS, RETRY, FAILURE or IGNORED: ``celery.states``."""
+    """SUCCESS, RETRY, FAILURE, REJECTED or IGNORED: ``celery.states``."""
     result: Any
     """What the task returned, or the exception that ended it."""
 
@@ -123,9 +126,10 @@ def drain(
     its run is a RETRY with ``NotRegistered``.
 
     A task that fails becomes a dead letter, and its error is raised here; with
-    ``failures=True`` it is in what is returned. Raises ``TooManyRunsError`` after ``most``
-    runs, and ``UncommittedWorkError`` where this thread has planned work in a transaction that is
-    still open, which the tasks cannot see.
+    ``failures=True`` it is in what is returned. An end that no worker's pool could handle,
+    such as ``SystemExit``, is an ``AttemptError`` here as it is there. Raises
+    ``TooManyRunsError`` after ``most`` runs, and ``UncommittedWorkError`` where this thread has
+    planned work in a transaction that is still open, which the tasks cannot see.
     """
     app.loader.import_default_modules()
     _refuse_uncommitted_work()
@@ -138,7 +142,7 @@ def drain(
                 )
             outcome = _deliver(app, entry)
             ran.append(outcome)
-            if outcome.state == states.FAILURE and not failures:
+            if outcome.state in FAILED and not failures:
                 raise outcome.result
     return ran
 

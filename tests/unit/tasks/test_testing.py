@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from celery import states
-from celery.exceptions import NotRegistered
+from celery.exceptions import NotRegistered, Reject
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
@@ -21,13 +22,16 @@ from app.domain.errors import TransientError
 from app.models import OutboxEntry, OutboxState
 from app.settings import load_settings
 from app.tasks import BaseTask, email
+from app.tasks.attempts import AttemptError, UnfinishedWorkError
 from app.tasks.testing import (
+    FAILED,
     TooManyRunsError,
     UncommittedWorkError,
     assert_enqueued,
     drain,
     without_broker,
 )
+from scripts.live.ending_jobs import ENDINGS, POOLS
 from tests.builders import a_service, a_student
 from tests.fakes import FakeBroker, FakeClock
 from tests.mailers import FakeMailer
@@ -297,3 +301,55 @@ def test_the_pages_example_holds(
     with db.transaction() as session:
         student, service = a_student(session), a_service(session)
     test(student.id, service.id)
+
+
+def ending(bench: Bench, end: str) -> str:
+    def body(self: BaseTask) -> Any:
+        return ENDINGS[end].body(self)
+
+    return plan(task=bench.task(body, max_retries=1).name)
+
+
+@pytest.mark.parametrize(
+    "end", [name for name, of in ENDINGS.items() if of.pools == POOLS and of.starts == 1]
+)
+def test_a_drain_ends_a_task_as_a_worker_does(bench: Bench, end: str) -> None:
+    entry_id = ending(bench, end)
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        (ran,) = drain(failures=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert entry(entry_id).state is ENDINGS[end].state
+    assert (ran.state in FAILED) == (ENDINGS[end].state is OutboxState.DEAD)
+
+
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        ("Reject", Reject),
+        ("sys.exit", AttemptError),
+        ("returns a coroutine", UnfinishedWorkError),
+        ("an unreadable error", AttemptError),
+    ],
+)
+def test_a_drain_raises_what_made_a_dead_letter(
+    bench: Bench, end: str, error: type[Exception]
+) -> None:
+    ending(bench, end)
+    with pytest.raises(error):
+        drain()
+
+
+def test_work_that_is_requeued_again_and_again_is_bounded(bench: Bench) -> None:
+    entry_id = ending(bench, "Reject, requeued")
+    ran = drain(retries=20, failures=True)
+    assert len(ran) == load_settings().max_deliveries
+    assert entry(entry_id).state is OutboxState.DEAD
+
+
+def test_ctrl_c_in_a_drain_ends_the_test_and_not_the_task(bench: Bench) -> None:
+    entry_id = ending(bench, "KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        drain()
+    assert entry(entry_id).state is OutboxState.PENDING
