@@ -50,13 +50,14 @@ def held_tags(consumer: Any) -> set[str]:
     task_consumer = getattr(consumer, "task_consumer", None)
     if task_consumer is not None:
         qos = task_consumer.channel.qos
-        tags.update(_snapshot(qos._delivered))
-    for request in _snapshot(state.requests.values()):
+        tags.update(snapshot(qos._delivered))
+    for request in snapshot(state.requests.values()):
         tags.add(request.message.delivery_tag)
     return tags
 
 
-def _snapshot(changing: Any) -> list[Any]:
+def snapshot(changing: Any) -> list[Any]:
+    """Return the items of a collection that the worker's own thread may change meanwhile."""
     while True:
         try:
             return list(changing)

@@ -53,6 +53,11 @@ class OutboxRequest(Request):
         ready = getattr(result, "ready", None)  # prefork, gevent
         return bool(ready is not None and ready())
 
+    def give_up(self) -> None:
+        """Requeue a task that is over in the pool, where nobody was told how it ended."""
+        if self.is_over_in_the_pool:
+            self.on_failure(_lost("its end was not reported"))
+
     def terminate(self, pool: Any, signal: Any = None) -> None:
         self.is_being_stopped = True
         super().terminate(pool, signal)
@@ -75,7 +80,7 @@ class OutboxRequest(Request):
                 return super().on_failure(
                     exc_info, send_failed_event=send_failed_event, return_ok=return_ok
                 )
-            exc_info = _lost(error)
+            exc_info = _lost(attempts.text_of(error))
             error = exc_info.exception.exc
         if not isinstance(error, WorkerLostError):
             return super().on_failure(
@@ -152,8 +157,8 @@ def _wrap(cls: Any, execute_using_pool: Any, on_success: Any) -> None:
     cls.on_success = succeed
 
 
-def _lost(error: BaseException) -> ExceptionInfo:
+def _lost(why: str) -> ExceptionInfo:
     try:
-        raise WorkerLostError(f"the process of the task ended: {attempts.text_of(error)}")
+        raise WorkerLostError(f"the process of the task ended: {why}")
     except WorkerLostError:
         return ExceptionInfo()

@@ -18,6 +18,7 @@ from celery.worker import state
 from app.outbox import BrokerUnavailableError
 from app.settings import load_settings
 from app.tasks.broker import RedisBroker
+from app.tasks.lease import snapshot
 from app.tasks.worker_thread import WorkerThread
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Watchdog(WorkerThread):
         self._broker = RedisBroker(self.worker.app, timeout=settings.publish_timeout_seconds)
         self._ready = False
         self._suspicion: Suspicion | None = None
+        self._lost: set[Any] = set()
         signals.worker_ready.connect(self._begin)
 
     def start(self, worker: Any) -> None:
@@ -88,6 +90,7 @@ class Watchdog(WorkerThread):
         if not self._ready or self.worker.blueprint.state != RUN:
             self._suspicion = None
             return
+        self._give_up_lost_slots()
         look = self.look()
         self._suspicion = suspect(self._suspicion, look, longest_gap=LOOKS * self.interval)
         if self._suspicion is not None and look.at - self._suspicion.since >= self._limit:
@@ -97,13 +100,30 @@ class Watchdog(WorkerThread):
         """The worker as it is now."""
         started = state.all_total_count[0]
         consumer, pool = self.worker.consumer, self.worker.pool
-        free = pool.num_processes - len(state.active_requests)
+        busy = [request for request in snapshot(state.active_requests) if not _is_lost(request)]
+        free = pool.num_processes - len(busy)
         return Look(
             at=monotonic(),
             progress=started + consumer.taken,
             free_slots=free,
             waiting=self._waiting() if free > 0 else 0,
         )
+
+    def _give_up_lost_slots(self) -> None:
+        """Requeue what the pool has finished and Celery has not noticed, at the second look.
+
+        Celery counts such a task as running, so its slot and its message would be lost for
+        as long as the worker lives.
+        """
+        lost = {request for request in snapshot(state.active_requests) if _is_lost(request)}
+        for request in lost & self._lost:
+            logger.error(
+                "slot lost: %s[%s] is over in the pool, and its worker was not told: requeued",
+                request.task.name,
+                request.id,
+            )
+            self.worker.consumer.call_soon(request.give_up)
+        self._lost = lost
 
     def _waiting(self) -> int:
         try:
@@ -130,6 +150,10 @@ class Watchdog(WorkerThread):
             stream.flush()
         # Not an orderly end: whatever is stuck could hold that up too.
         os._exit(EXIT_STATUS)
+
+
+def _is_lost(request: Any) -> bool:
+    return bool(getattr(request, "is_over_in_the_pool", False))
 
 
 def install(app: Celery) -> None:

@@ -6,13 +6,14 @@ from time import sleep
 
 import pytest
 
+from app import db, outbox
 from app.tasks.watchdog import EXIT_STATUS
 from scripts.live import jobs
 from scripts.live.deployment import REPOSITORY
 from scripts.live.job_bench import JobBench
 from scripts.live.processes import Process
 from scripts.live.redis_server import RedisServer
-from tests.integration.tasks import failing_acks
+from tests.integration.tasks import failing_acks, losing_slots
 
 SLOTS = 2
 WATCHDOG_SECONDS = 4
@@ -91,3 +92,19 @@ def test_a_busy_an_idle_and_a_cut_off_worker_are_left_alone(
     bench.enqueue("work", "after")
     bench.wait_for_effects(3, timeout=60)
     assert "stuck: " not in worker.log_text()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
+def test_a_slot_that_celery_takes_for_busy_comes_back(bench: JobBench, pool: str) -> None:
+    """The pool has finished its task, and the worker was never told."""
+    bench.live.app = losing_slots.__name__
+    worker = bench.live.start_worker(pool=pool, concurrency=1, environment=SETTINGS)
+    with db.transaction() as session:
+        entry_id = outbox.enqueue(session, "losing.job", "lost")
+    bench.wait_for_start("lost")
+    bench.enqueue("work", "next")
+    bench.wait_for_effects(1, timeout=30)
+    assert worker.alive
+    assert f"slot lost: losing.job[{entry_id}] is over in the pool" in worker.log_text()
+    assert jobs.starts() == {"lost": 1, "next": 1}
