@@ -24,7 +24,7 @@ from scripts.live.job_bench import job_bench
 from scripts.live.redis_server import RedisServer
 
 SLOTS = 4
-POOL_SECONDS = 25.0
+POOL_SECONDS = 110.0
 """An end that has not come by then does not come."""
 
 

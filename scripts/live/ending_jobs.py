@@ -257,7 +257,9 @@ def job(self: BaseTask, end: str) -> Any:
 
 
 # Not shared: other Celery apps of this process have no such limits.
-@celery_app.task(name="ending.limited", soft_time_limit=1, time_limit=2, shared=False, **OPTIONS)
+@celery_app.task(
+    name="ending.limited", soft_time_limit=0.3, time_limit=0.6, shared=False, **OPTIONS
+)
 def limited(self: BaseTask, end: str) -> Any:
     """As ``job``, with time limits that are soon reached."""
     return _end(self, end)
