@@ -10,7 +10,7 @@ from app.admin import entries
 from app.admin.arguments import UsageError, add_json
 from app.admin.output import age, as_json, figures, instant, several, table
 from app.domain.errors import one_line
-from app.models import EmailMessage, EmailState, OutboxEntry
+from app.models import EmailMessage, EmailState, OutboxEntry, OutboxState
 from app.outbox import status
 from app.services import email_history
 from app.services.email_history import Mail, Wanted
@@ -115,7 +115,8 @@ def _show(chosen: argparse.Namespace) -> int:
         described = [entries.described(entry) for entry in delivered_by]
         as_json({**asdict(mail), "entries": described})
         return 0
-    print(f"{mail.id}: {_verdict(mail)}")
+    pending = any(entry.state is OutboxState.PENDING for entry in delivered_by)
+    print(f"{mail.id}: {_verdict(mail, pending=pending)}")
     print()
     figures(
         [
@@ -150,7 +151,7 @@ def _show_entry(entry: OutboxEntry) -> None:
     print()
 
 
-def _verdict(mail: Mail) -> str:
+def _verdict(mail: Mail, *, pending: bool) -> str:
     verdict: str = mail.state.value
     error = f", {one_line(mail.error)}" if mail.error else ""
     match mail.state:
@@ -165,13 +166,15 @@ def _verdict(mail: Mail) -> str:
             verdict += (
                 f", claimed for {age(left)} more"
                 if left > timedelta(0)
-                else f", its claim ran out {age(-left)} ago and its fate is unknown: "
-                "the next attempt sends it again"
+                else f", its claim ran out {age(-left)} ago and its fate is unknown"
+                + (": the next attempt sends it again" if pending else "")
             )
     if mail.uncertain:
         times = "once" if mail.uncertain == 1 else f"{mail.uncertain:,} times"
         last = f", last on {instant(mail.uncertain_at)}" if mail.uncertain_at else ""
         verdict += f", possibly duplicated: its fate was unknown {times}{last}"
+    if mail.state in {EmailState.QUEUED, EmailState.SENDING} and not pending:
+        verdict += ", no pending entry delivers it"
     return verdict
 
 

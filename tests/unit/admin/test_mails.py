@@ -193,8 +193,21 @@ def test_the_first_line_says_what_became_of_a_mail(
         values = {**values, "leased_until": leased_until}
         del values["leased_for"]
     email_id = mail(lesson, **values)
+    delivery(now, email_id)
     line = admin("mails", "show", str(email_id)).lines[0]
     assert line.startswith(f"{email_id}: {verdict}")
+
+
+@pytest.mark.parametrize("state", [EmailState.QUEUED, EmailState.SENDING])
+def test_a_mail_that_nothing_delivers_says_so(
+    admin: Admin, lesson: Booking, now: FakeClock, state: EmailState
+) -> None:
+    email_id = mail(lesson, state=state, leased_until=now.now)
+    entry_id = delivery(now, email_id)
+    assert "no pending entry" not in admin("mails", "show", str(email_id)).lines[0]
+    admin("outbox", "cancel", entry_id)
+    line = admin("mails", "show", str(email_id)).lines[0]
+    assert line.endswith(", no pending entry delivers it")
 
 
 def test_a_mail_whose_entry_was_purged_says_so(
