@@ -32,7 +32,7 @@ from celery.worker import state as worker_state
 from app.outbox.guard import AlreadyDoneError, storable
 from app.tasks import context
 
-LONGEST_TEXT = 10_000
+LONGEST_TEXT = 2_000
 """Characters of an error's text that leave the process that ran the task."""
 
 
