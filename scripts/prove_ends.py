@@ -24,8 +24,8 @@ from scripts.live.job_bench import job_bench
 from scripts.live.redis_server import RedisServer
 
 SLOTS = 4
-POOL_SECONDS = 110.0
-"""An end that has not come by then does not come."""
+PATIENCE = 30.0
+"""Seconds without another end, after which the missing ones do not come."""
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def _prove(ends: EndingBench, times: int) -> int:
     """Run every end on one pool; how many of the rows are wrong."""
     sent = cases(ends.pool, times=times)
     ends.send(sent)
-    ends.wait(timeout=POOL_SECONDS)
+    ends.wait(patience=PATIENCE)
     starts, entries = ends.starts(), ends.states()
     slots, alive = ends.slots_left(), ends.worker.alive
     lost = ends.slots - slots

@@ -13,7 +13,7 @@ from scripts.live.ending_bench import Case, EndingBench, cases
 from scripts.live.ending_jobs import POOLS, SETTINGS
 from scripts.live.job_bench import job_bench
 
-ENOUGH = 60.0  # seconds
+PATIENCE = 30.0  # seconds
 SLOTS = 2
 
 pytestmark = pytest.mark.timeout(180)
@@ -24,7 +24,7 @@ class Ended:
 
     def __init__(self, ends: EndingBench) -> None:
         ends.send(cases(ends.pool))
-        ends.wait(timeout=ENOUGH)
+        ends.wait(patience=PATIENCE)
         self.starts: dict[Case, int] = ends.starts()
         self.entries: dict[Case, OutboxEntry | None] = ends.states()
         self.held = ends.unacknowledged()
