@@ -22,6 +22,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
 
 from loadtests import (
+    INTERRUPTED,
     _coordination,
     _database,
     _objectives,
@@ -30,6 +31,7 @@ from loadtests import (
     _report,
     _target,
     _winding_down,
+    end_at_once,
 )
 from loadtests._errors import LoadTestError
 from loadtests._ledger import Measure, Record
@@ -41,8 +43,6 @@ BAD_INPUT = 2
 """Exit status."""
 MISSED = 1
 """Exit status where an objective was missed, or nothing measured."""
-INTERRUPTED = 130
-"""Exit status, as a shell says it of SIGINT."""
 PAGE_SECONDS = 4.0
 """Locust's page asks every two seconds for figures that are up to two seconds old."""
 
@@ -86,7 +86,7 @@ def _prepare(environment: Environment, runner: Runner, web_ui: Any, **_: Any) ->
 def _interrupt_only_the_main_greenlet() -> None:
     # By itself Ctrl-C is raised in whichever greenlet runs, and ends it: one that publishes, or
     # the one that hears the events, which are needed until the end.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) in {signal.default_int_handler, end_at_once}:
         main = gevent.getcurrent()
         gevent.signal_handler(signal.SIGINT, lambda: gevent.kill(main, KeyboardInterrupt()))
 
