@@ -52,16 +52,19 @@ def check_workers() -> None:
     One health check is planned here, and must be done there. Raises ``LoadTestError``.
     """
     (health_check,) = HEALTH_CHECK
+    entry_id = None
     try:
-        with db.transaction() as session:
-            entry_id = outbox.enqueue(session, health_check.task, urgency=MOST_URGENT)
-    except SQLAlchemyError as error:
-        raise LoadTestError(f"{VARIABLE}: {error}") from error
-    try:
+        # All within: a Ctrl-C may come between the commit and the next line.
+        try:
+            with db.transaction() as session:
+                entry_id = outbox.enqueue(session, health_check.task, urgency=MOST_URGENT)
+        except SQLAlchemyError as error:
+            raise LoadTestError(f"{VARIABLE}: {error}") from error
         done = _is_done_in_time(entry_id)
     finally:
-        with db.transaction() as session:
-            session.execute(delete(OutboxEntry).where(OutboxEntry.id == entry_id))
+        if entry_id is not None:
+            with db.transaction() as session:
+                session.execute(delete(OutboxEntry).where(OutboxEntry.id == entry_id))
     if not done:
         raise LoadTestError(
             f"{VARIABLE}: no worker of --host did within {VERIFIED_SECONDS:g} s what was planned "
