@@ -228,11 +228,12 @@ class OutboxConsumer(Consumer):
             return
         if len(bucket.contents) >= bucket.length and self._postpone(request, bucket):
             return
-        # In place of the one that it holds. Celery lends one to messages with an ETA only.
+        # As Celery does for an ETA: what waits must not use up a credit.
         self.qos.increment_eventually()
-        request.has_lent_credit = True
+        request.has_extra_credit = True
         bucket.add((request, tokens))
-        # Else the line has its timer. Celery adds one for each message, which all go on.
+        # A line that was not empty has its timer. Celery adds one for each message, and all
+        # of them go on until the line is empty.
         if len(bucket.contents) == 1:
             self._schedule_bucket_request(bucket)
 
@@ -247,8 +248,8 @@ class OutboxConsumer(Consumer):
             super()._schedule_bucket_request(bucket)  # type: ignore[misc]
 
     def _limit_move_to_pool(self, request: Any) -> None:
-        if getattr(request, "has_lent_credit", False):
-            request.has_lent_credit = False
+        if getattr(request, "has_extra_credit", False):
+            request.has_extra_credit = False
             self.qos.decrement_eventually()
         super()._limit_move_to_pool(request)  # type: ignore[misc]
 
@@ -283,7 +284,7 @@ class OutboxConsumer(Consumer):
         return free > 0
 
     def _postpone(self, request: Any, line: Line) -> bool:
-        """Write into the entry of a message that it waits for its turn there; whether it does."""
+        """Move the message's wait into its outbox entry; return whether that was possible."""
         delivery = messages.delivery_of(request.message)
         if not delivery.from_outbox or request.eta is not None:
             return False

@@ -64,4 +64,4 @@ def _why(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None, error
         signature(task.run).bind(*args, **(kwargs or {}))
     except TypeError as better:
         error = better
-    return f"cannot be called so: {error}"
+    return f"does not take these arguments: {error}"

@@ -35,7 +35,9 @@ def test_a_misspelt_task_is_refused_with_the_one_that_was_meant(database: Engine
 
 def test_arguments_that_the_task_cannot_take_are_refused(database: Engine) -> None:
     for wrong in ((), (1, 2)):
-        with pytest.raises(TypeError, match=rf"{CONFIRM}\(booking_id\) cannot be called so: "):
+        with pytest.raises(
+            TypeError, match=rf"{CONFIRM}\(booking_id\) does not take these arguments: "
+        ):
             enqueue(CONFIRM, *wrong)
     assert planned() == 0
     enqueue(CONFIRM, 42)
@@ -106,14 +108,16 @@ def test_a_call_is_compared_with_the_tasks_signature(
     if fits:
         registry.check_call(app, "it", args, kwargs)
         return
-    with pytest.raises(TypeError, match=r"^it\(a, .*\) cannot be called so: "):
+    with pytest.raises(TypeError, match=r"^it\(a, .*\) does not take these arguments: "):
         registry.check_call(app, "it", args, kwargs)
 
 
 def test_a_bound_tasks_self_is_not_counted(app: Celery) -> None:
     app.task(shared=False, name="it", bind=True, autoretry_for=(ValueError,))(bound)
     registry.check_call(app, "it", (1,))
-    with pytest.raises(TypeError, match=r"^it\(a\) cannot be called so: too many positional"):
+    with pytest.raises(
+        TypeError, match=r"^it\(a\) does not take these arguments: too many positional"
+    ):
         registry.check_call(app, "it", (1, 2))
 
 

@@ -68,11 +68,15 @@ def test_celerys_own_kinds_of_entries_are_accepted(entries: Schedule) -> None:
             "did you mean 'app.tasks.bookings.send_due_reminders'?",
         ),
         ({"task": None}, "there is no task 'None'"),
-        ({"args": (1,)}, f"{TASK}() cannot be called so: too many positional arguments"),
-        ({"kwargs": {"date": 1}}, f"{TASK}() cannot be called so: got an unexpected keyword"),
+        ({"args": (1,)}, f"{TASK}() does not take these arguments: too many positional arguments"),
+        (
+            {"kwargs": {"date": 1}},
+            f"{TASK}() does not take these arguments: got an unexpected keyword",
+        ),
         (
             {"task": BACKFILL, "args": ("2026-07-01",)},
-            f"{BACKFILL}(first, last) cannot be called so: missing a required argument: 'last'",
+            f"{BACKFILL}(first, last) does not take these arguments: "
+            "missing a required argument: 'last'",
         ),
         ({"options": {"queue": "emial"}}, "no queue 'emial': did you mean 'email'?"),
         ({"options": {"priority": 10}}, "priority 10 is not between 0 and 9"),
