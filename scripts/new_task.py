@@ -121,7 +121,7 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
         new = {path for path in changes if not (root / path).exists()}
         _write(changes, root)
     except RefusedError as error:
-        print(f"new_task: {error}", file=sys.stderr)
+        print("new_task:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     print(f"new_task: wrote app.tasks.{wanted.module}.{wanted.function}")
     for path in changes:
@@ -215,7 +215,8 @@ def _every(text: str) -> tuple[str, ...]:
 def _fields(text: str) -> tuple[str, ...]:
     from celery.schedules import ParseException, crontab  # it takes a second
 
-    fields = tuple(text.split())
+    # As they will be printed: 05 is not a number in Python.
+    fields = tuple(str(int(field)) if field.isdecimal() else field for field in text.split())
     example = 'Use minute, hour, day, month and weekday, such as "0 3 1 * *"'
     if len(fields) != len(CRONTAB_FIELDS) or not re.fullmatch(r"[\w*/, -]+", text):
         raise RefusedError(f"--crontab {text!r}: not five fields. {example}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from app.tasks.celery_config import TASK_MODULES
 from scripts import new_task
 from scripts.live.deployment import REPOSITORY
 
@@ -75,18 +76,21 @@ def test_a_new_module_is_three_files_and_a_row_in_each_table(
     assert written(root, NAME, *options) == NEW | tables
 
 
-def test_an_existing_module_gets_one_more_function(root: Path) -> None:
-    test = "tests/unit/tasks/test_bookings_archive.py"
-    files = {"app/tasks/bookings.py", "app/services/bookings.py"}
+@pytest.mark.parametrize("module", TASK_MODULES)
+def test_an_existing_module_gets_one_more_function(root: Path, module: str) -> None:
+    task, service = f"app/tasks/{module}.py", f"app/services/{module}.py"
     before = contents(root)
-    assert written(root, "bookings.archive") == {*files, test}
-    for path in files:
-        names = [
-            {each.name for each in ast.parse(text[path]).body if isinstance(each, ast.FunctionDef)}
-            for text in (before, contents(root))
-        ]
-        assert names[1] - names[0] == {"archive"}
-        assert names[0] <= names[1]
+    changed = written(root, f"{module}.count_ended")
+    assert changed == {task, service, f"tests/unit/tasks/test_{module}_count_ended.py"}
+    for path in (task, service):
+        was, now = (functions(text.get(path, "")) for text in (before, contents(root)))
+        assert now == was | {"count_ended"}
+    # The order of imports needs the whole repository, as below.
+    ran(root, sys.executable, "-m", "ruff", "check", "--ignore=I001", *changed)
+
+
+def functions(text: str) -> set[str]:
+    return {each.name for each in ast.parse(text).body if isinstance(each, ast.FunctionDef)}
 
 
 def test_a_second_task_of_a_new_module_is_written_beside_the_first(root: Path) -> None:
@@ -107,6 +111,7 @@ def test_a_second_task_of_a_new_module_is_written_beside_the_first(root: Path) -
         (["--every", "6h"], "0 */6 * * *"),
         (["--every", "1d"], "0 0 * * *"),
         (["--crontab", "0 3 1 * *"], "0 3 1 * *"),
+        (["--crontab", "05  03 * * *"], "5 3 * * *"),
         (["--crontab", "30 8-17 * * mon-fri"], "30 8-17 * * mon-fri"),
     ],
 )
@@ -159,6 +164,7 @@ def test_a_beat_entry_is_due_when_it_was_asked_for(
         ([NAME, "--crontab", "0 0 30 2 *"], "never occurs in month_of_year"),
         ([NAME, "--crontab", "0 3 * * *", "--every", "1h"], "not allowed with argument"),
         ([], "the following arguments are required: MODULE.FUNCTION"),
+        ([NAME, "a\nb"], "unrecognized arguments: a b"),
         ([NAME, "--evry", "1h"], "unrecognized arguments: --evry 1h"),
     ],
     ids=str,
