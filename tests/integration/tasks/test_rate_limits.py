@@ -4,6 +4,7 @@ import signal
 from collections import Counter
 from datetime import timedelta
 from itertools import pairwise
+from time import sleep
 
 import pytest
 import redis
@@ -186,3 +187,17 @@ def test_a_limit_that_is_raised_holds_for_what_waits(bench: JobBench, limit: str
     bench.wait_until(lambda: held(bench) == SHORTEST_LINE - 1, timeout=30)
     jobs.celery_app.control.rate_limit("limited.slow", limit)
     bench.wait_for_effects(SHORTEST_LINE, timeout=PROMPTLY + 2)
+
+
+@pytest.mark.timeout(120)
+def test_the_watchdog_leaves_alone_a_worker_whose_messages_all_wait(bench: JobBench) -> None:
+    """It takes each, so nothing waits in Redis while its slots are free."""
+    bench.live.environment["WATCHDOG_SECONDS"] = "3"
+    worker = start_worker(bench)
+    enqueue("limited.slow", 15)
+    for number in range(15):
+        jobs.celery_app.send_task("limited.slow", (f"foreign {number}",), ignore_result=True)
+    bench.wait_until(lambda: len(jobs.starts()) == 1, timeout=30)
+    sleep(9)
+    assert worker.alive
+    assert "stuck: " not in worker.log_text()
