@@ -117,6 +117,21 @@ def test_an_error_is_counted_as_what_it_means(
     assert counted(task) == {state: 1}
 
 
+def test_an_end_that_a_pool_reports_as_no_result_is_a_lost_process(
+    task: Any, now: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a hook or a stock task that raised SystemExit (celery/concurrency/base.py)."""
+    lost = MagicMock()
+    monkeypatch.setattr(BaseTask, "worker_lost", lost)
+    a_request(task, now).on_success(failure(WorkerLostError("SystemExit(3)")))
+    a_request(task, now).on_failure(failure(SystemExit(3)))
+    assert counted(task) == {TaskState.LOST: 2}
+    assert [str(call.args[1]) for call in lost.call_args_list] == [
+        "SystemExit(3)",
+        "the process of the task ended: SystemExit: 3",
+    ]
+
+
 def test_a_hard_time_limit_is_one_failure(task: Any, now: FakeClock) -> None:
     """Celery tells of it twice: of the limit, then of the child that it killed."""
     request = a_request(task, now)
