@@ -181,6 +181,8 @@ def live_before(
                 continue
             student_id, instructor, begins = found
             rows.append(_remembered(student_id, instructor, begins, start, rng))
+    if not rows:
+        return []  # SQLAlchemy would insert one row of defaults
     rows.sort(key=lambda row: str(row["starts_at"]))
     columns = ("status", "confirmed_at", "cancelled_at", "completed_at", "no_show_at")
     checked = ("student_checked_in_at", "instructor_checked_in_at")

@@ -49,6 +49,11 @@ def test_the_first_hours_of_a_day_are_those_of_the_whole_day() -> None:
     assert trace_of(short, hours=1).splitlines() == trace_of(SUMMER, hours=1).splitlines()
 
 
+@pytest.mark.parametrize("bookings", [0, 1, 2])
+def test_a_day_with_hardly_anybody_is_replayed(bookings: int) -> None:
+    assert '"event":"beat"' in trace_of(replace(SUMMER, bookings=bookings), hours=0.1)
+
+
 def test_nobody_comes_after_the_last_hour() -> None:
     with Replay(replace(SUMMER, hours=1, storm=(time(0, 58), 40))) as replay:
         outcome = replay.run()
