@@ -149,28 +149,27 @@ class RedisBroker:
             told["used_memory"], told.get("maxmemory") or None, told.get("maxmemory_policy")
         )
 
-    def renew(self, tags: Iterable[str]) -> datetime:
-        """Renew the lease of held messages; return the broker's present instant (UTC).
+    def renew(self, tags: Iterable[str]) -> None:
+        """Renew the lease of held messages.
 
         ``tags`` are kombu's delivery tags. The lease begins at the broker's present instant,
         whatever this machine's clock says. A tag that was acknowledged meanwhile stays gone;
         one whose lease was lost gets a new one.
         """
+        kept = list(tags)
+        if not kept:
+            return
         with self._producer() as producer:
             channel = producer.channel
             with channel.conn_or_acquire() as client:
-                now = _clock_of(client)
-                kept = list(tags)
                 with client.pipeline(transaction=False) as pipe:
                     for tag in kept:
                         pipe.hexists(channel.unacked_key, tag)
-                    held = pipe.execute() if kept else []
-                leases = {
-                    tag: now.timestamp() for tag, is_held in zip(kept, held, strict=True) if is_held
-                }
+                    held = pipe.execute()
+                begins = _clock_of(client).timestamp()
+                leases = {tag: begins for tag, is_held in zip(kept, held, strict=True) if is_held}
                 if leases:
                     client.zadd(channel.unacked_index_key, leases)
-        return now
 
     def close(self) -> None:
         """Close this process's connections; the next call opens new ones."""

@@ -31,12 +31,10 @@ from app.tasks import envelopes, messages
 from app.tasks.base import BaseTask
 from app.tasks.broker import RedisBroker
 from app.tasks.redis_clients import keep_client
-from app.tasks.startup import CANNOT, CannotStartError, check_clock
+from app.tasks.startup import WrongClockError, check_clock
 
 logger = logging.getLogger(__name__)
 
-EXIT_STATUS = CANNOT
-"""Of a worker that must not go on."""
 EVENTS_WAIT_SECONDS = 0.1
 """Task events of so long go out together, in one message, or as soon as Celery has 24."""
 LAST_ANSWER_SECONDS = 5.0
@@ -140,9 +138,9 @@ class OutboxConsumer(Consumer):
     def _check_clock(self) -> None:
         try:
             check_clock(self._broker)
-        except CannotStartError as error:
+        except WrongClockError as error:
             logger.critical("%s", error)
-            raise WorkerShutdown(EXIT_STATUS) from None
+            raise WorkerShutdown(error.status) from None
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
         """A connection whose channels for broadcasts survive faulty ones.

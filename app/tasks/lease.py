@@ -12,7 +12,7 @@ from celery.worker import state
 
 from app.settings import load_settings
 from app.tasks.broker import RedisBroker
-from app.tasks.startup import CANNOT, CannotStartError, compare_clocks
+from app.tasks.startup import WrongClockError, check_clock
 from app.tasks.worker_thread import WorkerThread
 
 logger = logging.getLogger(__name__)
@@ -31,13 +31,13 @@ class Lease(WorkerThread):
 
         Raises ``BrokerUnavailableError``.
         """
-        now = self._broker.renew(held_tags(self.worker.consumer))
+        self._broker.renew(held_tags(self.worker.consumer))
         try:
-            compare_clocks(now)
-        except CannotStartError as error:
+            check_clock(self._broker)
+        except WrongClockError as error:
             if not state.should_stop:
                 logger.critical("%s", error)
-            state.should_stop = CANNOT  # type: ignore[assignment]
+            state.should_stop = error.status  # type: ignore[assignment]
 
 
 def held_tags(consumer: Any) -> set[str]:

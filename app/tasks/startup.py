@@ -6,8 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import datetime
+from datetime import timedelta
 from functools import partial
 from threading import Thread
 from typing import Any, NoReturn
@@ -27,7 +26,7 @@ from app.adapters.mailer import MailerNotReadyError
 from app.adapters.mailers import mailer_from
 from app.adapters.redis_connection import trouble
 from app.adapters.redis_refusal import refusal
-from app.outbox import BrokerUnavailableError, guard
+from app.outbox import Broker, BrokerUnavailableError, guard
 from app.routing import QUEUES
 from app.settings import SettingsError, load_settings, warnings
 from app.tasks import command, command_line, interrupts, registry, time_limits, timetable
@@ -39,7 +38,8 @@ logger = logging.getLogger(__name__)
 CANNOT = 2
 """Exit status where a setting is wrong: starting again changes nothing."""
 TRY_AGAIN = 75
-"""Exit status where the database does not answer: EX_TEMPFAIL of sysexits.h."""
+"""Exit status where the database does not answer or the clock is wrong: EX_TEMPFAIL of
+sysexits.h."""
 NAMESAKE_SECONDS = 2.0
 """A worker waits for so long, in a thread, for the answer of another that has its name."""
 
@@ -182,6 +182,15 @@ def _end_after_all(**_: Any) -> None:
 class CannotStartError(Exception):
     """Why this process must not start; one line that says what to do."""
 
+    status = CANNOT
+    """The exit status of the process."""
+
+
+class WrongClockError(CannotStartError):
+    """This machine's clock is wrong; NTP may set it before the next start."""
+
+    status = TRY_AGAIN
+
 
 def _or_exit(*checks: Any) -> None:
     try:
@@ -189,8 +198,9 @@ def _or_exit(*checks: Any) -> None:
             check()
     except schema.DatabaseNotReadyError as error:
         _exit(str(error), TRY_AGAIN if error.may_pass else CANNOT)
+    except CannotStartError as error:
+        _exit(str(error), error.status)
     except (
-        CannotStartError,
         timetable.ScheduleError,
         SettingsError,
         MailerNotReadyError,
@@ -248,27 +258,27 @@ def _check_redis_answers(broker: RedisBroker) -> None:
         raise CannotStartError(f"REDIS_URL: {trouble(error)}") from error
 
 
-def check_clock(broker: RedisBroker) -> None:
-    """Raise ``CannotStartError`` where this machine's clock is far off Redis's.
+def check_clock(broker: Broker) -> None:
+    """Raise ``WrongClockError`` where this machine's clock is far off Redis's.
 
-    Return where Redis does not answer: the worker waits for it, and checks again then.
+    Return where Redis does not answer: the worker waits for it, and checks again then. A stall
+    around the answer, of this process or of the machine, is not taken for a wrong clock.
     """
-    with suppress(BrokerUnavailableError):
-        compare_clocks(broker.now())
-
-
-def compare_clocks(broker_now: datetime) -> None:
-    """Raise ``CannotStartError`` where this machine's clock is far off ``broker_now`` (UTC).
-
-    By a clock that is ahead, the leases of other workers have run out.
-    """
-    allowed = load_settings().worker_clock_tolerance_seconds
-    ahead = (clock.utcnow() - broker_now).total_seconds()
-    if abs(ahead) > allowed:
-        raise CannotStartError(
-            f"this machine's clock is {ahead:+.0f} s off Redis's, more than the {allowed:g} s that "
-            "the visibility timeout allows: set the clock (NTP), then start the worker again"
-        )
+    before = clock.utcnow()
+    try:
+        broker_now = broker.now()
+    except BrokerUnavailableError:
+        return
+    after = clock.utcnow()
+    allowed = timedelta(seconds=load_settings().worker_clock_tolerance_seconds)
+    if before - allowed <= broker_now <= after + allowed:
+        return
+    ahead = before - broker_now if broker_now < before else after - broker_now
+    raise WrongClockError(
+        f"this machine's clock is {ahead.total_seconds():+.0f} s off Redis's, more than the "
+        f"{allowed.total_seconds():g} s that the visibility timeout allows: set the clock (NTP), "
+        "then start the worker again"
+    )
 
 
 def _warn_of_variables() -> None:

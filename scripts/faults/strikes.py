@@ -30,7 +30,7 @@ CLOCK_OFF_SECONDS = 30.0
 BEAT_AHEAD_MINUTES = 6
 """So that it takes what the others remember, and they what it does, for a mistake."""
 WORKER_AHEAD_MINUTES = 5
-REFUSED_STATUS = 2
+REFUSED_STATUS = 75
 """With which a worker refuses to start."""
 TOO_LITTLE = "1mb"
 UNANSWERED_SECONDS = 2.0

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.tasks.celery_config import TASK_MODULES
+from app.tasks.startup import TRY_AGAIN
 from scripts.live.deployment import BEAT_IS_READY, WORKER_IS_READY, Deployment
 from scripts.live.ports import free_port
 from scripts.live.redis_server import RedisServer
@@ -135,7 +136,7 @@ def test_a_worker_whose_clock_is_ahead_stops_when_a_redis_that_was_away_answers(
     )
     worker.wait_for_line("Cannot connect to redis", timeout=READY)
     own_redis.start()
-    assert worker.wait(READY) == 2
+    assert worker.wait(READY) == TRY_AGAIN
     (line,) = [line for line in worker.log_text().splitlines() if "set the clock (NTP)" in line]
     assert "clock is +120 s off" in line
     assert "ready." not in worker.log_text()

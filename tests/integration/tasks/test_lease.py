@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.models import OutboxState
-from app.tasks.consumer import EXIT_STATUS
+from app.tasks.startup import TRY_AGAIN
 from scripts.live import jobs
 from scripts.live.job_bench import JobBench
 from scripts.live.redis_server import RedisServer
@@ -139,7 +139,7 @@ def test_a_worker_whose_clock_steps_takes_nothing_from_others(
         environment={**SHORT, stepping_clock.STEP_FILE: str(step)},
     )
     step.touch()
-    assert thief.wait(timeout=30) == EXIT_STATUS
+    assert thief.wait(timeout=30) == TRY_AGAIN
     assert "clock is +3600 s off Redis's" in thief.log_text()
     bench.wait_for_effects(1, timeout=60)
     assert (jobs.starts()["long"], jobs.effects()["long"]) == (1, 1)
@@ -159,7 +159,7 @@ def test_a_busy_worker_whose_clock_steps_ends_after_its_task(
         bench.enqueue("work", name, 4)
     bench.wait_for_start("first")
     step.touch()
-    assert worker.wait(timeout=30) == EXIT_STATUS
+    assert worker.wait(timeout=30) == TRY_AGAIN
     assert (jobs.effects()["first"], jobs.starts()["second"]) == (1, 0)
 
 
