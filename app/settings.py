@@ -31,6 +31,10 @@ __all__ = ["VARIABLES", "Settings", "SettingsError", "load_settings", "misspelt"
 MAIL_SCHEMES = frozenset({"smtp", "smtps", "maildir"})
 DATABASE_BACKENDS = frozenset({"sqlite", "postgresql"})
 
+WEEK_SECONDS = 7 * 86_400
+LONGEST_PUBLIC_URL = 500
+"""Characters. A line of a mail has at most 998 bytes (RFC 5322, 2.1.1)."""
+
 CLOCK_TOLERANCE = 1 / 3
 """Of the visibility timeout: by this much a worker's clock may differ from Redis's."""
 
@@ -76,35 +80,35 @@ class Settings(RedisSettings):
 
     visibility_timeout_seconds: int = Field(30, ge=3, le=43_200)
     """After this long without a renewed lease, a dead worker's tasks run elsewhere."""
-    lease_interval_seconds: float = Field(5.0, gt=0)
+    lease_interval_seconds: float = Field(5.0, gt=0, le=43_200)
     """How often a living worker renews the lease on what it holds."""
-    task_soft_time_limit_seconds: int = Field(540, gt=0)
+    task_soft_time_limit_seconds: int = Field(540, gt=0, le=WEEK_SECONDS)
     """After this long a task gets SoftTimeLimitExceeded and may clean up."""
-    task_time_limit_seconds: int = Field(600, gt=0)
+    task_time_limit_seconds: int = Field(600, gt=0, le=WEEK_SECONDS)
     """After this long the task's process is killed."""
 
     publish_timeout_seconds: float = Field(2.0, gt=0, le=5)
     """Bound of every wait on Redis while publishing from the outbox."""
-    publish_pause_seconds: float = Field(5.0, ge=0)
+    publish_pause_seconds: float = Field(5.0, ge=0, le=3600)
     """After a failed publish this process leaves publishing to the pump for so long."""
     pump_interval_seconds: float = Field(1.0, gt=0, le=60)
     """Pause between two ticks of beat."""
-    resend_margin_seconds: float = Field(10.0, gt=0)
+    resend_margin_seconds: float = Field(10.0, gt=0, le=3600)
     """A message younger than this is never taken for gone."""
-    max_publishes: int = Field(100, gt=0)
+    max_publishes: int = Field(100, gt=0, le=1_000_000)
     """A message that is gone as often as this, in one try, is dead."""
-    max_deliveries: int = Field(5, gt=0)
+    max_deliveries: int = Field(5, gt=0, le=1000)
     """A message that was redelivered as often as this, in one try, is dead."""
-    watchdog_seconds: float = Field(60.0, ge=0)
+    watchdog_seconds: float = Field(60.0, ge=0, le=86_400)
     """A worker with free slots that starts nothing for so long while work waits exits; 0: never."""
-    unknown_task_retries: int = Field(8, ge=0)
+    unknown_task_retries: int = Field(8, ge=0, le=1000)
     """How often a task that a worker does not know is tried again, about six minutes in all."""
 
     log_format: Literal["console", "json"] = "console"
     """console: lines for a person; json: one JSON object a line."""
     log_dir: str = "logs"
     """Folder of the copy of all log lines, celery/worker.log and celery/beat.log; empty: none."""
-    log_max_bytes: int = Field(20_000_000, ge=0)
+    log_max_bytes: int = Field(20_000_000, ge=0, le=1_000_000_000_000)
     """A log file that has grown so long is moved to worker.log.1; 0: never, for logrotate."""
     log_files_kept: int = Field(5, ge=1, le=100)
     """So many of the moved files are kept."""
@@ -129,15 +133,15 @@ class Settings(RedisSettings):
     password_reset_retention_days: int = Field(7, ge=1, le=36_500)
     """Password resets are kept so long after they expired, used or not."""
 
-    health_queue_age_seconds: float = Field(900.0, gt=0)
+    health_queue_age_seconds: float = Field(900.0, gt=0, le=WEEK_SECONDS)
     """Health: a message that waits for longer is a problem; in a queue of slow work, four times."""
-    health_unpublished_seconds: float = Field(120.0, gt=0)
+    health_unpublished_seconds: float = Field(120.0, gt=0, le=WEEK_SECONDS)
     """Health: due work that nobody has published for so long is a problem."""
-    health_beat_seconds: float = Field(180.0, gt=0)
+    health_beat_seconds: float = Field(180.0, gt=0, le=WEEK_SECONDS)
     """Health: a beat that has fired nothing for so long is a problem."""
-    health_dead_letters: int = Field(20, ge=0)
+    health_dead_letters: int = Field(20, ge=0, le=1_000_000)
     """Health: more dead letters than this within an hour are a problem."""
-    health_retrying_seconds: float = Field(300.0, gt=0)
+    health_retrying_seconds: float = Field(300.0, gt=0, le=WEEK_SECONDS)
     """Health: work that has failed and been retried for longer than this is a problem."""
 
     @classmethod
@@ -169,6 +173,10 @@ class Settings(RedisSettings):
             raise ValueError("not a database URL") from error
         if url.get_backend_name() not in DATABASE_BACKENDS:
             raise ValueError(f"only {' and '.join(sorted(DATABASE_BACKENDS))} are supported")
+        if url.get_backend_name() == "sqlite" and (
+            url.database in {None, "", ":memory:"} or url.query.get("mode") == "memory"
+        ):
+            raise ValueError("it names no file, and each process would have a database of its own")
         try:
             url.get_dialect().import_dbapi()
         except ImportError as error:
@@ -207,8 +215,15 @@ class Settings(RedisSettings):
     @field_validator("public_url")
     @classmethod
     def _public_url(cls, value: str) -> str:
-        if urlsplit(value).scheme not in {"http", "https"}:
-            raise ValueError(f"{value!r} is no web address")
+        try:
+            parts = urlsplit(value)
+        except ValueError as error:
+            raise ValueError("not a web address") from error
+        plain = value.isprintable() and " " not in value and len(value) <= LONGEST_PUBLIC_URL
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
+            raise ValueError(
+                f"not a web address of at most {LONGEST_PUBLIC_URL} printable characters"
+            )
         return value.rstrip("/")
 
     @property

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from annotated_types import Le, Lt
 
 from app.settings import (
     VARIABLES,
@@ -70,6 +71,15 @@ def test_the_defaults_need_no_environment() -> None:
         ("TASK_SOFT_TIME_LIMIT_SECONDS", "600", "599"),
         ("MAIL_LEASE_SECONDS", "49", "50"),
         ("RESEND_MARGIN_SECONDS", "4", "10"),
+        ("RESEND_MARGIN_SECONDS", "inf", "10"),
+        ("HEALTH_BEAT_SECONDS", "inf", "180"),
+        ("HEALTH_BEAT_SECONDS", "nan", "180"),
+        ("DATABASE_URL", "sqlite://", "sqlite:///var/instainstru.db"),
+        ("DATABASE_URL", "sqlite:///:memory:", "sqlite:///var/instainstru.db"),
+        ("DATABASE_URL", "sqlite:///file:x?mode=memory&uri=true", "sqlite:///var/instainstru.db"),
+        ("PUBLIC_URL", "https://x.example/\r\nBcc: a@b.example", "https://instainstru.example"),
+        ("PUBLIC_URL", f"https://{'x' * 1_200}.example", "https://instainstru.example"),
+        ("PUBLIC_URL", "https:///path", "https://instainstru.example"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_the_variable_and_an_example(
@@ -79,6 +89,17 @@ def test_a_wrong_value_is_one_line_with_the_variable_and_an_example(
     assert line.startswith(f"{name}: ")
     assert example in line
     assert "\n" not in line
+
+
+def test_every_number_has_an_upper_bound() -> None:
+    """Without one, ``inf`` is a beat that publishes nothing, or a crash hours later."""
+    unbounded = {
+        name
+        for name, field in Settings.model_fields.items()
+        if field.annotation in {int, float}
+        and not any(isinstance(bound, Le | Lt) for bound in field.metadata)
+    }
+    assert unbounded == set()
 
 
 def test_an_empty_cache_url_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
