@@ -203,6 +203,11 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
+def shown(url: URL) -> str:
+    """Return a database's URL without its password and options, which may hold one too."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
 @contextmanager
 def transaction() -> Iterator[Session]:
     """A session whose work is committed at the end, or rolled back by an exception."""

@@ -15,6 +15,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from app import db
 from app.models import Base
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def check(engine: Engine) -> str:
         with _one_line_errors(engine), engine.connect() as connection:
             _check_newer(connection, revision)
     elif revision is None or revision != newest():
-        place = engine.url.render_as_string(hide_password=True)
+        place = db.shown(engine.url)
         found = f"the schema of {place} is at {revision}" if revision else f"{place} has no schema"
         raise DatabaseNotReadyError(
             f"DATABASE_URL: {found}, this code needs {newest()}: run {UPGRADE_COMMAND}"
@@ -146,7 +147,7 @@ def is_newer(revision: str | None) -> bool:
 def _check_newer(connection: Connection, revision: str | None) -> None:
     problems = _misfits(connection)
     if problems:
-        place = connection.engine.url.render_as_string(hide_password=True)
+        place = db.shown(connection.engine.url)
         raise DatabaseNotReadyError(
             f"DATABASE_URL: the schema of {place} is at {revision}, of a newer version, and does "
             f"not fit this code ({newest()}): {', '.join(problems)}: deploy the version that it "
@@ -204,7 +205,7 @@ def _one_line_errors(engine: Engine) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, CommandError, OSError) as error:
-        place = engine.url.render_as_string(hide_password=True)
+        place = db.shown(engine.url)
         refused = DatabaseNotReadyError(
             f"DATABASE_URL: cannot use {place}: {_reason(error)}; "
             "it must be a database that this user may write to"

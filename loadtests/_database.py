@@ -28,7 +28,7 @@ def is_named() -> bool:
 
 def shown() -> str:
     """Its URL without the password."""
-    return make_url(load_settings().database_url.get_secret_value()).render_as_string()
+    return db.shown(make_url(load_settings().database_url.get_secret_value()))
 
 
 def check() -> None:

@@ -33,10 +33,13 @@ def mailer_from(settings: Settings) -> Mailer:
         raise _wrong("it names no host", example)
     if parts.path.strip("/"):
         raise _wrong("it has a path after the host", example)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    tls = _tls(parts.scheme, options.pop("tls", None), with_password=parts.username is not None)
-    if options:
-        raise _wrong(f"it has an unknown option {min(options)}", example)
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    if any(name != "tls" for name, _ in options):
+        # The other's name is not repeated: it may be a password without its "%3F".
+        raise _wrong("its only option is tls=", example)
+    if len(options) > 1:
+        raise _wrong("tls= stands there twice", example)
+    tls = _tls(parts.scheme, dict(options).get("tls"), with_password=parts.username is not None)
     return SmtpMailer(
         host=parts.hostname,
         port=parts.port or PORTS[tls],

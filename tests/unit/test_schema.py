@@ -185,8 +185,11 @@ def test_the_password_of_a_database_that_is_away_is_not_shown() -> None:
     def refuse() -> None:
         raise psycopg.OperationalError("connection refused\nIs the server running?")
 
-    engine = create_engine("postgresql+psycopg://ada:secret@db.example/market", creator=refuse)
-    with pytest.raises(schema.DatabaseNotReadyError) as caught:
-        schema.prepare(engine)
-    assert "ada:***@db.example/market: connection refused;" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    url = "postgresql+psycopg://ada:secret@db.example/market"
+    for given in (url, f"{url}?password=secret&sslpassword=secret"):
+        engine = create_engine(given, creator=refuse)
+        with pytest.raises(schema.DatabaseNotReadyError) as caught:
+            schema.prepare(engine)
+        assert "ada:***@db.example/market: connection refused;" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert "secret" not in str(caught.value)

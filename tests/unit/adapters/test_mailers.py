@@ -59,7 +59,9 @@ def test_a_maildir_url_names_a_folder(url: str) -> None:
         ("smtp://user:secret@", "names no host"),
         ("smtp://mail.example/path", "path after the host"),
         ("smtp://mail.example?tls=yes", "neither starttls nor none"),
-        ("smtp://mail.example?ssl=1", "unknown option ssl"),
+        ("smtp://mail.example?ssl=1", "its only option is tls="),
+        ("smtp://mail.example?secret", "its only option is tls="),
+        ("smtp://mail.example?tls=starttls&tls=none", "tls= stands there twice"),
         ("smtps://user:secret@mail.example?tls=none", "has TLS already"),
     ],
 )
