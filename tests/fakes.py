@@ -47,6 +47,10 @@ class FakeBroker:
     policy: str | None = "noeviction"
     down: bool = False
     fails_after_push: bool = False
+    refuses: dict[str, Exception] = field(default_factory=dict)
+    """Entries with which a push fails, and how."""
+    full: bool = False
+    """It answers questions and takes no message."""
 
     def now(self) -> datetime:
         self._answer()
@@ -54,6 +58,11 @@ class FakeBroker:
 
     def push(self, messages: Sequence[OutboxMessage]) -> None:
         self._answer()
+        if self.full:
+            raise BrokerUnavailableError("Redis is full")
+        for message in messages:
+            if message.id in self.refuses:
+                raise self.refuses[message.id]
         for message in messages:
             self.lists[message.queue, message.priority].append(message)
             self.pushed.append(message)

@@ -11,7 +11,7 @@ what waits from what is gone, and publishers' clocks differ.
 
 import logging
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from time import monotonic
 from typing import Any
@@ -28,7 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from app import clock, routing
+from app import clock, entropy, routing
+from app.domain.backoff import backoff_delay
 from app.models import OUTBOX_ENTRIES, OutboxEntry
 from app.outbox import guard
 from app.outbox.broker import Broker, BrokerUnavailableError, OutboxMessage
@@ -38,6 +39,11 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500
 """Entries in one statement and one pipeline."""
+
+MOST_REFUSED = 8
+"""A broker that refuses this many entries in a row, and takes none, is itself at fault."""
+RETRY_BASE_SECONDS, RETRY_CAP_SECONDS = 2.0, 600.0
+"""An entry that cannot be published is tried again after these."""
 
 _broker: Broker | None = None
 _paused_until = float("-inf")
@@ -88,16 +94,20 @@ def publish_unpublished(
     chosen: ColumnElement[bool],
     *,
     now: datetime | None = None,
+    apart: bool = False,
     **values: Any,
 ) -> int:
     """Publish up to ``BATCH`` entries among ``chosen`` that wait unpublished and are due ``now``.
 
     Where ``now`` is left out it is this machine's: it planned what it publishes. ``values``
     are those of the parameters in ``chosen``: a condition that is a constant has its statement
-    built once. Returns how many were published. Raises ``BrokerUnavailableError``; then they
-    are unpublished again.
+    built once. With ``apart``, one entry that cannot be published keeps no other from it: the
+    batch is halved until that entry is found, and it is rescheduled. Returns how many were
+    published. Raises ``BrokerUnavailableError``; then they are unpublished again.
     """
-    return _publish(bind, broker, _of_unpublished(chosen), now=now or clock.utcnow(), **values)
+    return _publish(
+        bind, broker, _of_unpublished(chosen), apart=apart, now=now or clock.utcnow(), **values
+    )
 
 
 @lru_cache(maxsize=8)
@@ -144,7 +154,13 @@ def publish_again(bind: Engine, broker: Broker, gone: Sequence[tuple[str, dateti
 
 
 def _publish(
-    bind: Engine, broker: Broker, statement: Executable, *, resends: int = 0, **values: Any
+    bind: Engine,
+    broker: Broker,
+    statement: Executable,
+    *,
+    resends: int = 0,
+    apart: bool = False,
+    **values: Any,
 ) -> int:
     # Asked before the update, so that an outage leaves the entries as they are.
     published_at = broker.now()
@@ -171,16 +187,69 @@ def _publish(
         ]
     if not messages:
         return 0
-    try:
-        # A message in its list lies there in the order of its stamp, give or take less than
-        # the resend margin; else it could look gone while it waits.
-        if monotonic() - taken_at > load_settings().resend_margin_seconds / 2:
-            raise BrokerUnavailableError("the database took too long: the stamp is out of date")
-        broker.push(messages)
-    except Exception:
+    # A message in its list lies there in the order of its stamp, give or take less than
+    # the resend margin; else it could look gone while it waits.
+    if monotonic() - taken_at > load_settings().resend_margin_seconds / 2:
         _unpublish(bind, messages)
-        raise
+        raise BrokerUnavailableError("the database took too long: the stamp is out of date")
+    try:
+        broker.push(messages)
+    except Exception as error:
+        _unpublish(bind, messages)
+        if not apart:
+            raise
+        broker.now()  # raises in an outage
+        return _publish_apart(bind, broker, messages, error)
     return len(messages)
+
+
+def _publish_apart(
+    bind: Engine, broker: Broker, batch: Sequence[OutboxMessage], error: Exception
+) -> int:
+    """Publish a batch whose push raised ``error`` in halves; reschedule what fails alone.
+
+    Returns how many were published. Raises ``BrokerUnavailableError`` where the broker took
+    none: then it is the fault of no entry.
+    """
+    published, parts = 0, [batch]
+    refused: list[tuple[OutboxMessage, Exception]] = []
+    while parts and (published or len(refused) < MOST_REFUSED):
+        part = parts.pop()
+        if part is not batch:
+            try:
+                chosen = [message.id for message in part]
+                published += publish_unpublished(bind, broker, _BY_ID, chosen_ids=chosen)
+                continue
+            except Exception as failure:
+                error = failure
+        if len(part) > 1:
+            middle = len(part) // 2
+            parts += part[middle:], part[:middle]
+        else:
+            refused.append((part[0], error))
+    if isinstance(error, BrokerUnavailableError) and not published:
+        raise error
+    for message, why in refused:
+        _reschedule(bind, message, why)
+    return published
+
+
+def _reschedule(bind: Engine, message: OutboxMessage, why: Exception) -> None:
+    delay = backoff_delay(
+        message.tries, base=RETRY_BASE_SECONDS, cap=RETRY_CAP_SECONDS, rng=entropy.rng()
+    )
+    now = clock.utcnow()
+    with Session(bind) as session, session.begin():
+        guard.postpone(
+            session,
+            guard.Delivery(message.id, message.task, tries=message.tries),
+            limit=load_settings().unknown_task_retries,
+            due_at=now + timedelta(seconds=delay),
+            error=f"cannot be published: {type(why).__name__}: {why}",
+            now=now,
+        )
+    # Without the error's text, which may quote the arguments.
+    logger.error("cannot be published: %s[%s]: %s", message.task, message.id, type(why).__name__)
 
 
 def _routable(connection: Connection, rows: Iterable[Any]) -> list[Any]:

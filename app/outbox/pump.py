@@ -158,7 +158,7 @@ class Pump:
 
     def _publish(self, now: datetime) -> int:
         return publish_unpublished(
-            self._bind, self._broker, _SETTLED, now=now, settled_by=now - HOOK_GRACE
+            self._bind, self._broker, _SETTLED, apart=True, now=now, settled_by=now - HOOK_GRACE
         )
 
     def _missing(self, lists: Sequence[PublishedList], now: datetime) -> Sequence[Stamped]:

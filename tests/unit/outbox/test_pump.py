@@ -199,6 +199,67 @@ def test_a_push_whose_answer_was_lost_is_done_again(
     assert broker.waiting() == 2, "the guard stops the second"
 
 
+def planned_unpublished(broker: FakeBroker, now: FakeClock, count: int) -> list[str]:
+    """Entries that only the relay publishes."""
+    broker.down = True
+    planned = enqueue(count)
+    broker.down = False
+    now.advance(seconds=HOOK_GRACE.total_seconds())
+    return planned
+
+
+@pytest.mark.parametrize(
+    "error", [RecursionError("too deep"), BrokerUnavailableError("Redis: connection reset")]
+)
+@pytest.mark.parametrize("guilty", [(0,), (6,), (2, 3, 9)], ids=str)
+def test_an_entry_that_cannot_be_published_stops_no_other(
+    pump: Pump,
+    broker: FakeBroker,
+    now: FakeClock,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    guilty: tuple[int, ...],
+) -> None:
+    planned = planned_unpublished(broker, now, 10)
+    refused = [planned[number] for number in guilty]
+    broker.refuses = dict.fromkeys(refused, error)
+    assert pump.run().published == 10 - len(guilty)
+    assert {message.id for message in broker.pushed} == {*planned} - {*refused}
+    for entry_id in refused:
+        waits = entry(entry_id)
+        assert (waits.state, waits.tries, waits.published_at) == (OutboxState.PENDING, 1, None)
+        assert waits.due_at > now.now
+        assert f"cannot be published: {type(error).__name__}" in waits.errors[-1]["error"]
+        assert entry_id in caplog.text
+    assert pump.run().published == 0
+
+
+def test_an_entry_that_can_never_be_published_becomes_a_dead_letter(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    (entry_id,) = planned_unpublished(broker, now, 1)
+    broker.refuses = {entry_id: RecursionError("too deep")}
+    for _ in range(20):
+        pump.run()
+        now.advance(hours=1)
+    assert entry(entry_id).state is OutboxState.DEAD
+
+
+def test_a_broker_that_takes_no_message_is_the_fault_of_no_entry(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    """A full Redis answers everything else."""
+    planned = planned_unpublished(broker, now, 100)
+    broker.full = True
+    for _ in range(3):
+        with pytest.raises(BrokerUnavailableError, match="full"):
+            pump.run()
+        now.advance(hours=1)
+    assert all(entry(entry_id).tries == 0 for entry_id in planned)
+    broker.full = False
+    assert pump.run().published == 100
+
+
 def test_an_outage_changes_no_entry(pump: Pump, broker: FakeBroker, now: FakeClock) -> None:
     broker.down = True
     (entry_id,) = enqueue()
