@@ -101,6 +101,8 @@ class Settings(RedisSettings):
     """A message that was redelivered as often as this, in one try, is dead."""
     watchdog_seconds: float = Field(60.0, ge=0, le=86_400)
     """A worker with free slots that starts nothing for so long while work waits exits; 0: never."""
+    max_argument_bytes: int = Field(1_000_000, ge=1000, le=16_000_000)
+    """Arguments of a task that are longer than this, as JSON, are refused by enqueue."""
     unknown_task_retries: int = Field(8, ge=0, le=1000)
     """How often a task that a worker does not know is tried again, about six minutes in all."""
 

@@ -12,9 +12,11 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from app import clock, entropy, routing
 from app.db import insert_for
+from app.domain.nesting import DEEPEST, is_nested_too_deep
 from app.models import OUTBOX_ENTRIES, OutboxEntry, OutboxState
 from app.outbox import guard, publish
 from app.outbox.ids import uuid7
+from app.settings import load_settings
 
 _DUE_NOW = "outbox: entries to publish after the transaction"
 _INSERT = insert(OUTBOX_ENTRIES)
@@ -189,16 +191,37 @@ def _insert(
 
 
 def check_arguments(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Raise ``TypeError`` for arguments that are not JSON, and for Celery signatures."""
+    """Raise ``TypeError`` for arguments that are not JSON, and for Celery signatures.
+
+    Also for those nested too deep for a worker, and ``ValueError`` for those that are longer
+    than ``MAX_ARGUMENT_BYTES``: the message of either could not be published, or not be read.
+    """
     for position, arg in (*enumerate(args), *kwargs.items()):
         if hasattr(arg, "apply_async"):
             raise TypeError(
                 f"argument {position} of {task} is a Celery signature: enqueue its task by name"
             )
+    # The body of their message, without what Celery adds.
+    body = [args, dict(kwargs)]
     try:
-        json.dumps([args, dict(kwargs)], allow_nan=False)
+        text = json.dumps(body, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise TypeError(f"the arguments of {task} are not JSON: {error}") from error
+    except RecursionError:
+        too_deep = True
+    else:
+        too_deep = is_nested_too_deep(body, brackets=text.count("[") + text.count("{"))
+    if too_deep:
+        raise TypeError(
+            f"the arguments of {task} are nested deeper than {DEEPEST} levels: "
+            "store them in a table and pass the row's id"
+        )
+    limit = load_settings().max_argument_bytes
+    if len(text) > limit:
+        raise ValueError(
+            f"the arguments of {task} are {len(text):,} bytes of JSON, at most {limit:,} are "
+            "taken: store them in a table and pass the row's id"
+        )
 
 
 @lru_cache

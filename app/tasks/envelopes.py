@@ -16,6 +16,7 @@ from kombu.utils.json import dumps, loads
 from redis import Redis
 
 from app import clock, entropy
+from app.domain.nesting import is_nested_too_deep
 from app.outbox import PUBLISHED_AT_HEADER
 from app.outbox.guard import Delivery
 from app.outbox.ids import uuid7
@@ -23,7 +24,6 @@ from app.tasks.messages import (
     LONGEST_NAME,
     NO_TASK,
     FaultyMessageError,
-    is_nested_too_deep,
     name_or_none,
 )
 

@@ -9,6 +9,7 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware, timezone
 from kombu.asynchronous.timer import to_timestamp
 
 from app import clock, entropy
+from app.domain.nesting import is_nested_too_deep
 from app.outbox import PUBLISHED_AT_HEADER
 from app.outbox.guard import Delivery
 from app.outbox.ids import uuid7
@@ -16,8 +17,6 @@ from app.outbox.ids import uuid7
 NO_TASK = "(no task name)"
 LONGEST_NAME = 255
 """Of an id or a task's name, in an outbox entry."""
-DEEPEST = 64
-"""Lists and objects inside each other. Python reads more, and fails with them elsewhere."""
 MOST_RETRIES = 1_000_000
 LONGEST_LIMIT = 10.0**9
 """Seconds."""
@@ -148,23 +147,6 @@ def name_or_none(text: Any) -> str | None:
     """``text`` if an outbox entry and a log line can have it as an id or a task's name."""
     fits = isinstance(text, str) and text.isprintable() and 0 < len(text) <= LONGEST_NAME
     return text if fits else None
-
-
-def is_nested_too_deep(value: Any, *, brackets: int) -> bool:
-    """Whether ``value`` is nested deeper than ``DEEPEST``; its text has so many ``brackets``."""
-    if brackets <= DEEPEST:
-        return False  # nearly every message
-    level = [value]
-    for _ in range(DEEPEST + 1):
-        children = (
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, Mapping) else parent)
-        )
-        level = [child for child in children if isinstance(child, list | tuple | Mapping)]
-        if not level:
-            return False
-    return True
 
 
 def _brackets(body: Any) -> int:

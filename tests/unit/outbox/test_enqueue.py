@@ -6,7 +6,9 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from app import db, outbox, routing
+from app.domain.nesting import DEEPEST
 from app.models import OutboxEntry, OutboxState
+from app.settings import load_settings
 from tests.fakes import FakeBroker, FakeClock
 
 TASK = "app.tasks.email.send_booking_confirmation"
@@ -132,6 +134,35 @@ def test_ids_sort_in_the_order_of_their_time(
         now.advance(milliseconds=1)
     assert ids == sorted(ids)
     assert all(entry_id[14] == "7" for entry_id in ids)
+
+
+def nested(depth: int) -> list[object]:
+    value: list[object] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+def test_arguments_nested_deeper_than_a_worker_takes_are_refused(database: Engine) -> None:
+    """Such a message would be a dead letter, or stop the relay at the limit of recursion."""
+    deepest = DEEPEST - 1  # inside the list of arguments
+    with db.transaction() as session:
+        for depth in (deepest + 1, 950, 100_000):
+            with pytest.raises(TypeError, match=rf"{TASK} are (nested deeper than|not JSON)"):
+                outbox.enqueue(session, TASK, nested(depth))
+        outbox.enqueue(session, TASK, nested(deepest))
+    assert len(entries()) == 1
+
+
+def test_arguments_larger_than_the_limit_are_refused(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = load_settings().max_argument_bytes
+    with db.transaction() as session:
+        with pytest.raises(ValueError, match=rf"are {limit + 10:,} bytes .* at most {limit:,}"):
+            outbox.enqueue(session, TASK, "x" * limit)
+        outbox.enqueue(session, TASK, "x" * (limit - 10))
+    assert len(entries()) == 1
 
 
 def test_arguments_that_are_not_json_are_refused(database: Engine, now: FakeClock) -> None:

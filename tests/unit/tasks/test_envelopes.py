@@ -8,9 +8,10 @@ import pytest
 import redis
 from kombu.transport.redis import Channel
 
+from app.domain.nesting import DEEPEST
 from app.outbox import PUBLISHED_AT_HEADER
 from app.tasks import envelopes
-from app.tasks.messages import DEEPEST, NO_TASK, FaultyMessageError
+from app.tasks.messages import NO_TASK, FaultyMessageError
 
 SECRET = "ann.lee"
 
