@@ -103,7 +103,9 @@ class OutboxConsumer(Consumer):
 
     taken = 0
     """Messages that came from the broker, whatever became of them."""
-    _taken_before_last = 0
+    given = 0
+    """Messages that went from the broker to the pool at once."""
+    _given_before_last = 0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._due: deque[Any] = deque()
@@ -272,12 +274,13 @@ class OutboxConsumer(Consumer):
         """Whether a message that waited in this worker may be given to the pool.
 
         Not to wait there for a slot, else it would be run before more urgent ones that wait
-        in Redis. While all slots are taken one may, after each one that came from Redis,
-        else a worker that always has work would never run it.
+        in Redis. While all slots are taken one may, after each one that went from Redis to the
+        pool, else a worker that always has work would never run it. With a prefetch multiplier
+        above 1 the pool holds more messages than it has slots.
         """
         free: int = self.pool.num_processes - len(state.reserved_requests)
-        if free == 0 and self.taken != self._taken_before_last:
-            self._taken_before_last = self.taken
+        if free <= 0 and self.given != self._given_before_last:
+            self._given_before_last = self.given
             return True
         return free > 0
 
@@ -308,7 +311,11 @@ class OutboxConsumer(Consumer):
             self.taken += 1
             try:
                 messages.check(message)
+                credit = self.qos.value
                 handle(message)
+                # One that waits here has a credit of its own, a postponed one is acknowledged.
+                if self.qos.value == credit and not message.acknowledged:
+                    self.given += 1
             except broken_connection:
                 raise
             except messages.FaultyMessageError as error:

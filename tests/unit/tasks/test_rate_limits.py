@@ -92,9 +92,14 @@ def worker(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
+class Request:
+    def __init__(self, number: int) -> None:
+        self.id = number
+
+
 def receive(worker: Any, count: int) -> None:
     for number in range(count):
-        worker._limit_task(SimpleNamespace(id=number), worker.task_buckets["slow"], 1)
+        worker._limit_task(Request(number), worker.task_buckets["slow"], 1)
 
 
 def test_what_waits_has_a_credit_of_its_own_until_it_starts(worker: Any, ticks: Ticks) -> None:
@@ -136,12 +141,47 @@ def test_what_waited_leaves_every_second_slot_to_messages_from_redis(
 ) -> None:
     busy = module.state.reserved_requests
     busy.update({"a", "b"})
-    worker.taken = 7
+    worker.given = 7
     assert [worker._may_start() for _ in range(2)] == [True, False]
-    worker.taken = 8
+    worker.given = 8
     assert [worker._may_start() for _ in range(2)] == [True, False]
-    busy.add("c")
-    worker.taken = 9
-    assert not worker._may_start()
     busy.clear()
     assert [worker._may_start() for _ in range(2)] == [True, True]
+
+
+def test_what_waited_starts_on_a_busy_worker_that_prefetches_more_than_its_slots(
+    worker: Any, ticks: Ticks
+) -> None:
+    module.state.reserved_requests.update({"a", "b", "prefetched", "prefetched too"})
+    worker.given = 7
+    assert [worker._may_start() for _ in range(2)] == [True, False]
+
+
+class Message:
+    acknowledged = False
+
+
+@pytest.fixture
+def handle(worker: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Give the worker a message from Redis, which Celery would pass to this handler."""
+    worker.connection_errors = worker.channel_errors = ()
+    monkeypatch.setattr(module.messages, "check", lambda message: None)
+
+    def give(handler: Any) -> None:
+        monkeypatch.setattr(
+            module.Consumer, "create_task_handler", lambda self, promise: lambda _: handler()
+        )
+        worker.create_task_handler()(Message())
+
+    return give
+
+
+def test_a_flood_of_limited_messages_does_not_fill_a_busy_pool(worker: Any, handle: Any) -> None:
+    """Only a message that went from Redis to the pool lets one that waited follow it."""
+    receive(worker, 1)
+    module.state.reserved_requests.update({"a", "b"})
+    for _ in range(3):
+        handle(lambda: receive(worker, 1))
+    assert not worker._may_start()
+    handle(lambda: None)
+    assert worker._may_start()
