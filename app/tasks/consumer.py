@@ -49,6 +49,8 @@ LONGEST_POSTPONEMENT = 300.0
 """Seconds. A rate limit that is raised by remote control reaches every message after this."""
 FULL_SECONDS = 0.2
 """A message whose turn has come while every slot is taken looks for a free one this often."""
+START_AGAIN_SECONDS = 5.0
+"""Seconds until the next try to start a message that the pool did not take."""
 
 
 class Line(TokenBucket):
@@ -106,6 +108,7 @@ class OutboxConsumer(Consumer):
     given = 0
     """Messages that went from the broker to the pool at once."""
     _given_before_last = 0
+    _look_is_planned = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._due: deque[Any] = deque()
@@ -217,7 +220,8 @@ class OutboxConsumer(Consumer):
             line.clear_pending()
             if changed is None:
                 for request, _ in waiting:
-                    self._limit_move_to_pool(request)
+                    request.has_extra_credit = False
+                    self.apply_eta_task(request)
             else:
                 changed.contents.extend(waiting)
                 self._schedule_bucket_request(changed)
@@ -242,33 +246,75 @@ class OutboxConsumer(Consumer):
         self._limit_task(request, bucket, tokens)
 
     def _schedule_bucket_request(self, bucket: Line) -> None:
-        if bucket.contents and not bucket.expected_time() and not self._may_start():
-            self.timer.call_after(FULL_SECONDS, self._schedule_bucket_request, (bucket,))
-        else:
-            super()._schedule_bucket_request(bucket)  # type: ignore[misc]
+        planned = False
+        try:
+            if bucket.contents and not bucket.expected_time() and not self._may_start():
+                self._look_at_line_again(bucket)
+            else:
+                super()._schedule_bucket_request(bucket)  # type: ignore[misc]
+            planned = True
+        finally:
+            # The line's only timer has fired. Without another one the line would stand still.
+            if not planned and bucket.contents:
+                self._look_at_line_again(bucket)
+
+    def _look_at_line_again(self, bucket: Line) -> None:
+        self.timer.call_after(FULL_SECONDS, self._schedule_bucket_request, (bucket,))
 
     def _limit_move_to_pool(self, request: Any) -> None:
-        if getattr(request, "has_extra_credit", False):
-            request.has_extra_credit = False
-            self.qos.decrement_eventually()
-        super()._limit_move_to_pool(request)  # type: ignore[misc]
+        if not getattr(request, "has_extra_credit", False):
+            super()._limit_move_to_pool(request)  # type: ignore[misc]
+            return
+        request.has_extra_credit = False
+        if not self._start(request):
+            self._plan_look(START_AGAIN_SECONDS)
 
     def apply_eta_task(self, task: Any) -> None:
         """Start a task whose ETA has come, as soon as there is a slot for it."""
         self._due.append(task)
-        if len(self._due) == 1:
+        if not self._look_is_planned:
             self._start_due()
 
     def _start_due(self) -> None:
-        while self._due and self._may_start():
-            super().apply_eta_task(self._due.popleft())
-        if self._due:
-            self.timer.call_after(FULL_SECONDS, self._start_due)
+        self._look_is_planned = False
+        seconds = FULL_SECONDS
+        try:
+            while self._due and self._may_start():
+                if not self._start(self._due.popleft()):
+                    seconds = START_AGAIN_SECONDS
+                    break
+        finally:
+            self._plan_look(seconds)
+
+    def _plan_look(self, seconds: float) -> None:
+        if self._due and not self._look_is_planned:
+            self._look_is_planned = True
+            self.timer.call_after(seconds, self._start_due)
+
+    def _start(self, request: Any) -> bool:
+        """Give a message that waited in this worker to the pool, and its credit back.
+
+        Return False where the pool raises, for instance because it is closing. The message then
+        waits on, behind the others whose time has come, and keeps its credit.
+        """
+        try:
+            super().apply_eta_task(request)
+        except Exception:
+            logger.exception("not started, the pool did not take it: %s", request.id)
+            # Celery has counted it among those that have a slot.
+            state.reserved_requests.discard(request)
+            self._due.append(request)
+            return False
+        return True
 
     def on_close(self) -> None:
-        """Forget what waits: its connection is gone, and Redis delivers it again."""
+        """Forget what waits: its connection is gone, and Redis delivers it again.
+
+        Celery cancels timers of the lost connection, so each one has to be planned anew.
+        """
         super().on_close()
         self._due.clear()
+        self._look_is_planned = self._flush_is_planned = False
 
     def _may_start(self) -> bool:
         """Whether a message that waited in this worker may be given to the pool.
@@ -296,6 +342,10 @@ class OutboxConsumer(Consumer):
                 guard.wait(session, delivery, due_at=due_at)
         except BaseTask.transient_errors as error:
             logger.warning("held, it cannot be postponed (%s): %s", error, delivery.id)
+            return False
+        except Exception:
+            # The message is not at fault: on_message must not make a dead letter of it.
+            logger.exception("held, it cannot be postponed: %s", delivery.id)
             return False
         why = f"rate limit {request.task.rate_limit}: postponed to {due_at:%Y-%m-%d %H:%M:%S} UTC"
         logger.info("%s[%s] %s", delivery.task, delivery.id, why)

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from kombu.common import QoS
+from sqlalchemy import Engine
 
+from app.outbox.guard import Delivery
 from app.tasks import consumer as module
 from app.tasks.consumer import LONGEST_POSTPONEMENT, SHORTEST_LINE, Line, OutboxConsumer
 
@@ -20,11 +22,12 @@ class Ticks:
     def __init__(self) -> None:
         self.now = 1000.0
         self.planned: list[tuple[float, Any, tuple[Any, ...]]] = []
+        self.errors = 0
 
     def __call__(self) -> float:
         return self.now
 
-    def call_after(self, seconds: float, call: Any, args: tuple[Any, ...], **_: Any) -> None:
+    def call_after(self, seconds: float, call: Any, args: tuple[Any, ...] = (), **_: Any) -> None:
         self.planned.append((self.now + seconds, call, args))
 
     def go_to(self, instant: float) -> None:
@@ -33,7 +36,10 @@ class Ticks:
             self.planned.remove(first)
             # A token is complete a moment after its instant, for a computer counts in halves.
             self.now = max(self.now, first[0]) + 1e-6
-            first[1](*first[2])
+            try:
+                first[1](*first[2])
+            except RuntimeError:
+                self.errors += 1  # a worker's event loop logs it and goes on
         self.now = instant
 
 
@@ -185,3 +191,136 @@ def test_a_flood_of_limited_messages_does_not_fill_a_busy_pool(worker: Any, hand
     assert not worker._may_start()
     handle(lambda: None)
     assert worker._may_start()
+
+
+ROOMY = 10
+
+
+@pytest.fixture
+def closing(worker: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The worker, whose pool takes nothing until ``closing.clear()``."""
+    worker.pool.num_processes = ROOMY
+    refusing = ["refuses"]
+
+    def offer(request: Any) -> None:
+        if refusing:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        worker.started.append(request)
+
+    worker.on_task_request = offer
+    return refusing
+
+
+def test_tasks_with_an_eta_go_on_after_one_that_the_pool_did_not_take(
+    worker: Any, ticks: Ticks, closing: list[str]
+) -> None:
+    worker.qos.increment_eventually(3)
+    for number in range(3):
+        ticks.call_after(0, worker.apply_eta_task, (Request(number),))
+    ticks.go_to(1001)
+    assert worker.started == []
+    closing.clear()
+    ticks.go_to(1010)
+    assert sorted(request.id for request in worker.started) == [0, 1, 2]
+    assert (worker.qos.value, ticks.planned) == (2, [])
+
+
+def test_tasks_with_an_eta_go_on_after_a_pool_that_could_not_be_asked(
+    worker: Any, ticks: Ticks
+) -> None:
+    class Gone:
+        @property
+        def num_processes(self) -> int:
+            raise RuntimeError("the pool is gone")
+
+    worker.pool = Gone()
+    for number in range(2):
+        ticks.call_after(0, worker.apply_eta_task, (Request(number),))
+    ticks.go_to(1001)
+    assert ticks.errors > 1
+    worker.pool = SimpleNamespace(num_processes=ROOMY)
+    ticks.go_to(1010)
+    assert len(worker.started) == 2
+
+
+def test_a_line_goes_on_after_a_message_that_the_pool_did_not_take(
+    worker: Any, ticks: Ticks, closing: list[str]
+) -> None:
+    closing.clear()
+    receive(worker, 4)
+    closing.append("refuses")
+    ticks.go_to(1015)
+    closing.clear()
+    ticks.go_to(1050)
+    assert sorted(request.id for request in worker.started) == [0, 1, 2, 3]
+    assert worker.qos.value == 2
+
+
+def test_a_line_goes_on_after_a_pool_that_could_not_be_asked(worker: Any, ticks: Ticks) -> None:
+    receive(worker, 3)
+    asked = worker._may_start
+
+    def fail() -> bool:
+        raise RuntimeError("the pool is gone")
+
+    worker._may_start = fail
+    ticks.go_to(1015)
+    assert ticks.errors > 0
+    worker._may_start = asked
+    ticks.go_to(1050)
+    assert len(worker.started) == 3
+
+
+def test_a_message_that_the_pool_did_not_take_has_no_slot(
+    worker: Any, ticks: Ticks, closing: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "celery.worker.consumer.consumer.task_reserved",
+        module.state.reserved_requests.add,
+    )
+    ticks.call_after(0, worker.apply_eta_task, (Request(1),))
+    ticks.go_to(1001)
+    assert not module.state.reserved_requests
+
+
+def test_a_limit_that_is_taken_away_fills_the_free_slots_only(worker: Any, ticks: Ticks) -> None:
+    receive(worker, 8)
+    module.state.reserved_requests.update({"a", "b"})
+    worker.app.tasks["slow"].rate_limit = None
+    worker.reset_rate_limits()
+    assert len(worker.started) == 1
+    module.state.reserved_requests.clear()
+    ticks.go_to(1001)
+    assert (len(worker.started), worker.qos.value) == (8, 2)
+
+
+def test_a_message_that_cannot_be_postponed_waits_in_the_worker(
+    worker: Any, database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason is: the message is not at fault, and becomes no dead letter."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise LookupError("no such column")
+
+    monkeypatch.setattr(module.guard, "wait", fail)
+    monkeypatch.setattr(module.messages, "delivery_of", lambda message: Delivery("id", "slow"))
+    receive(worker, 1 + SHORTEST_LINE)
+    request: Any = Request(99)
+    request.message, request.eta = None, None
+    worker._limit_task(request, worker.task_buckets["slow"], 1)
+    assert worker.qos.value == 2 + SHORTEST_LINE + 1
+
+
+def test_a_lost_connection_leaves_no_timer_that_is_waited_for(worker: Any, ticks: Ticks) -> None:
+    """Celery cancels the timers of the connection, and what waits comes again."""
+    worker.controller, worker.pool.flush = None, None
+    worker.hub = SimpleNamespace(call_later=lambda seconds, call: ticks.call_after(seconds, call))
+    worker.on_send_event_buffered()
+    module.state.reserved_requests.update({"a", "b"})
+    worker.apply_eta_task(Request(1))
+    worker.on_close()
+    ticks.planned.clear()
+    module.state.reserved_requests.clear()
+    worker.apply_eta_task(Request(1))
+    worker.on_send_event_buffered()
+    assert (len(worker.started), len(ticks.planned)) == (1, 1)
