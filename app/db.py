@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache
@@ -27,6 +27,7 @@ from sqlalchemy import (
     event,
     make_url,
     select,
+    update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
@@ -320,6 +321,45 @@ def delete_batch(
     Those whose ``oldest`` is smallest go first. Waits for no other transaction: a row that
     one holds is left for the next time.
     """
+    # Returned, because sqlite3 counts no rows for a statement that begins with WITH.
+    deleted = session.scalars(
+        delete(key.class_)
+        .where(_in_batch(key, *conditions, oldest=oldest, limit=limit))
+        .returning(key)
+        .execution_options(synchronize_session=False)
+    )
+    return len(deleted.all())
+
+
+def update_batch(
+    session: Session,
+    key: InstrumentedAttribute[Any],
+    *conditions: ColumnElement[bool],
+    oldest: InstrumentedAttribute[Any],
+    limit: int,
+    values: Mapping[str, Any],
+) -> list[Any]:
+    """Set ``values`` in up to ``limit`` rows that meet ``conditions``; returns their keys.
+
+    Chooses the rows as ``delete_batch`` does, and waits for no other transaction either. An
+    empty list means that all rows are updated which no other transaction holds.
+    """
+    updated = session.scalars(
+        update(key.class_)
+        .where(_in_batch(key, *conditions, oldest=oldest, limit=limit))
+        .values(values)
+        .returning(key)
+        .execution_options(synchronize_session=False)
+    )
+    return list(updated)
+
+
+def _in_batch(
+    key: InstrumentedAttribute[Any],
+    *conditions: ColumnElement[bool],
+    oldest: InstrumentedAttribute[Any],
+    limit: int,
+) -> ColumnElement[bool]:
     # A CTE is computed once; PostgreSQL may compute an IN with a LIMIT once for each row.
     batch = (
         select(key)
@@ -329,11 +369,4 @@ def delete_batch(
         .with_for_update(skip_locked=True)
         .cte("batch")
     )
-    # Returned, because sqlite3 counts no rows for a statement that begins with WITH.
-    deleted = session.scalars(
-        delete(key.class_)
-        .where(key.in_(select(batch.c[key.key])))
-        .returning(key)
-        .execution_options(synchronize_session=False)
-    )
-    return len(deleted.all())
+    return key.in_(select(batch.c[key.key]))

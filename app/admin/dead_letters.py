@@ -3,6 +3,7 @@
 import argparse
 import sys
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -162,13 +163,10 @@ def _retry_these(entry_ids: list[str]) -> dead_letters.Retried:
 
 def _retry_all(task: str) -> dead_letters.Retried:
     until = clock.utcnow()
-    retried: list[str] = []
-    while True:
-        with db.transaction() as session:
-            batch = dead_letters.retry_all(session, task, until=until, now=clock.utcnow())
-        if not batch:
-            return dead_letters.Retried(retried)
-        retried += batch
+    retried = entries.batches(
+        lambda session: dead_letters.retry_all(session, task, until=until, now=clock.utcnow())
+    )
+    return dead_letters.Retried([*chain.from_iterable(retried)])
 
 
 def _purge(chosen: argparse.Namespace) -> int:

@@ -1,14 +1,14 @@
 """Outbox entries as an operator chooses and sees them."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, String, cast, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from app import routing
+from app import db, routing
 from app.admin.arguments import UsageError
 from app.admin.output import age, figures, instant
 from app.domain.errors import one_line, printable
@@ -78,6 +78,19 @@ def whole_id(session: Session, column: InstrumentedAttribute[Any], typed: str) -
         listed = ", ".join(found[:CANDIDATES]) + (" and more" if len(found) > CANDIDATES else "")
         raise UsageError(f"{typed!r} is the beginning of several ids: {listed}. Type more of it")
     return found[0] if found else None
+
+
+def batches(change: Callable[[Session], list[str]]) -> Iterator[list[str]]:
+    """The ids that each call of ``change`` returns, until it returns none.
+
+    Each call is a short transaction, so that workers and publishers go on meanwhile.
+    """
+    while True:
+        with db.transaction() as session:
+            changed = change(session)
+        if not changed:
+            return
+        yield changed
 
 
 def short_ids(ids: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from app import clock, db, routing, schema
@@ -12,7 +13,7 @@ from app.admin.arguments import UsageError, add_json, add_yes, confirm
 from app.admin.output import age, as_json, figures, several, table
 from app.domain.errors import one_line
 from app.models import OutboxEntry, OutboxState
-from app.outbox import BrokerUnavailableError, dead_letters, guard, status
+from app.outbox import BrokerUnavailableError, dead_letters, guard, pending, status
 from app.outbox.dead_letters import UnknownEntriesError
 from app.outbox.figures import Retrying
 from app.outbox.publish import attached
@@ -257,7 +258,7 @@ def _retry(chosen: argparse.Namespace) -> int:
         with db.reading() as session:
             ids = entries.whole_ids(session, chosen.ids)
         with db.transaction() as session:
-            due = dead_letters.attempt_now(session, ids, now=now)
+            due = pending.attempt_now(session, ids, now=now)
             due += dead_letters.retry(session, ids, now=now).retried
             retried = [entry_id for entry_id in ids if entry_id in due]
             for entry_id in ids:
@@ -299,13 +300,8 @@ def _attempt_all_now(task: str, now: datetime) -> list[str]:
         waiting = status.count(session, Wanted("retrying", task=task), now=now)
     if not waiting:
         task_names.check(task)
-    made: list[str] = []
-    while True:
-        with db.transaction() as session:
-            batch = dead_letters.attempt_all_now(session, task, now=now)
-        if not batch:
-            return made
-        made += batch
+    made = entries.batches(lambda session: pending.attempt_all_now(session, task, now=now))
+    return [*chain.from_iterable(made)]
 
 
 def _cancel(chosen: argparse.Namespace) -> int:
@@ -331,19 +327,18 @@ def _cancel(chosen: argparse.Namespace) -> int:
 def _cancel_all(chosen: argparse.Namespace) -> int:
     until = clock.utcnow()
     with db.reading() as session:
-        pending = status.count(session, Wanted(task=chosen.task), now=until)
-    if not pending:
+        number = status.count(session, Wanted(task=chosen.task), now=until)
+    if not number:
         task_names.check(chosen.task)
-    if pending > 1:
-        question = f"Cancel {several(pending, 'pending entry')} of {chosen.task}?"
+    if number > 1:
+        question = f"Cancel {several(number, 'pending entry')} of {chosen.task}?"
         confirm(question, yes=chosen.yes)
-    cancelled = 0
-    while True:
-        with db.transaction() as session:
-            batch = dead_letters.cancel_all(session, chosen.task, until=until, now=clock.utcnow())
-        if not batch:
-            break
-        cancelled += batch
+    batches = entries.batches(
+        lambda session: pending.cancel_batch(
+            session, OutboxEntry.task == chosen.task, until=until, now=clock.utcnow()
+        )
+    )
+    cancelled = sum(map(len, batches))
     if chosen.json:
         as_json({"cancelled": cancelled})
         return 0

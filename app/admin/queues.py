@@ -7,11 +7,13 @@ from typing import Any
 from sqlalchemy import func, select
 
 from app import clock, db, schema
+from app.admin import entries
 from app.admin.arguments import UsageError, add_json, add_yes, confirm
 from app.admin.output import age, as_json, several, table
 from app.models import OutboxEntry
+from app.outbox import pending
 from app.outbox.broker import Broker, BrokerUnavailableError
-from app.outbox.publish import BATCH, attached
+from app.outbox.publish import attached
 from app.routing import QUEUES
 from app.services import queues
 
@@ -99,11 +101,11 @@ def _purge(chosen: argparse.Namespace) -> int:
     schema.check(db.engine())
     name = chosen.name
     with db.reading() as session:
-        pending = queues.pending(session, name)
+        planned = queues.pending(session, name)
     broker, waiting = _messages(name)
-    if pending or waiting:
+    if planned or waiting:
         confirm(
-            f"Cancel {several(pending, 'pending entry')} of {name} and remove its "
+            f"Cancel {several(planned, 'pending entry')} of {name} and remove its "
             f"{several(waiting, 'message')}?",
             yes=chosen.yes,
         )
@@ -146,15 +148,13 @@ def _messages(name: str) -> tuple[Broker, int]:
 
 
 def _cancel_all(name: str) -> int:
-    """Cancel in short transactions, so that workers and publishers go on meanwhile."""
     until = clock.utcnow()
-    cancelled = 0
-    while True:
-        with db.transaction() as session:
-            batch = queues.cancel(session, name, until=until, now=clock.utcnow(), limit=BATCH)
-        if not batch:
-            return cancelled
-        cancelled += batch
+    batches = entries.batches(
+        lambda session: pending.cancel_batch(
+            session, OutboxEntry.queue == name, until=until, now=clock.utcnow()
+        )
+    )
+    return sum(map(len, batches))
 
 
 def _told(chosen: argparse.Namespace, changed: list[str], verb: str, otherwise: str) -> int:

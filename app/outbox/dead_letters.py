@@ -1,7 +1,7 @@
-"""What operators order: dead letters run again or deleted, waiting work due now or cancelled.
+"""Find, retry and delete dead letters.
 
-Every change asks for the state in its own condition, so it does no harm beside workers,
-pumps and other operators.
+Every change has the state in its own condition, so it does no harm beside workers, pumps and
+other operators.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
-from app.db import delete_batch
+from app.db import delete_batch, update_batch
 from app.models import OutboxEntry, OutboxState
 from app.outbox.publish import BATCH
 
@@ -99,7 +99,15 @@ def retry(session: Session, entry_ids: Sequence[str], *, now: datetime) -> Retri
     retried: set[str] = set()
     for start in range(0, len(wanted), BATCH):
         batch = wanted[start : start + BATCH]
-        retried.update(_make_pending(session, OutboxEntry.id.in_(batch), now=now))
+        retried.update(
+            session.scalars(
+                update(OutboxEntry)
+                .where(OutboxEntry.id.in_(batch), *_dead())
+                .values(_pending_again(now))
+                .returning(OutboxEntry.id)
+                .execution_options(synchronize_session=False)
+            )
+        )
     left = states(session, [entry_id for entry_id in wanted if entry_id not in retried])
     return Retried(
         [entry_id for entry_id in wanted if entry_id in retried],
@@ -113,15 +121,18 @@ def retry_all(
     """Retry up to ``limit`` dead letters of ``task`` that died at ``until`` or before.
 
     Returns their ids; none when there are no more. ``until`` stays the same from batch to
-    batch: what dies again meanwhile is not retried again.
+    batch: what dies again meanwhile is not retried again. Waits for no other transaction: an
+    entry that one has locked stays dead.
     """
-    chosen = (
-        select(OutboxEntry.id)
-        .where(*_dead(task=task), OutboxEntry.finished_at <= until)
-        .order_by(OutboxEntry.finished_at, OutboxEntry.id)
-        .limit(limit)
+    return update_batch(
+        session,
+        OutboxEntry.id,
+        *_dead(task=task),
+        OutboxEntry.finished_at <= until,
+        oldest=OutboxEntry.finished_at,
+        limit=limit,
+        values=_pending_again(now),
     )
-    return _make_pending(session, OutboxEntry.id.in_(chosen.scalar_subquery()), now=now)
 
 
 def purge(
@@ -144,89 +155,19 @@ def purge(
     )
 
 
-def attempt_now(session: Session, entry_ids: Sequence[str], *, now: datetime) -> list[str]:
-    """Make entries that wait for their next attempt due at ``now``; return their ids.
-
-    They keep their failed attempts. Entries that have not failed, are due already, are
-    published or have ended are left as they are.
-    """
-    return _make_due(session, OutboxEntry.id.in_(entry_ids), now=now)
-
-
-def attempt_all_now(
-    session: Session, task: str, *, now: datetime, limit: int | None = None
-) -> list[str]:
-    """Do as ``attempt_now`` for up to ``limit`` entries of ``task``; none when there are no more.
-
-    ``now`` stays the same from batch to batch.
-    """
-    chosen = (
-        select(OutboxEntry.id)
-        .where(OutboxEntry.task == task, *_waits_for_attempt(now))
-        .order_by(OutboxEntry.due_at, OutboxEntry.id)
-        .limit(limit or BATCH)
-    )
-    return _make_due(session, OutboxEntry.id.in_(chosen.scalar_subquery()), now=now)
-
-
-def cancel_all(
-    session: Session, task: str, *, until: datetime, now: datetime, limit: int | None = None
-) -> int:
-    """Cancel up to ``limit`` pending entries of ``task`` that were planned at ``until`` or before.
-
-    Returns how many there were; 0 when there are no more.
-    """
-    chosen = (
-        select(OutboxEntry.id)
-        .where(OutboxEntry.task == task, OutboxEntry.pending(), OutboxEntry.created_at <= until)
-        .order_by(OutboxEntry.id)
-        .limit(limit or BATCH)
-    )
-    cancelled = session.scalars(
-        update(OutboxEntry)
-        .where(OutboxEntry.id.in_(chosen.scalar_subquery()), OutboxEntry.pending())
-        .values(state=OutboxState.CANCELLED, finished_at=now)
-        .returning(OutboxEntry.id)
-        .execution_options(synchronize_session=False)
-    )
-    return len(cancelled.all())
-
-
-def _waits_for_attempt(now: datetime) -> tuple[ColumnElement[bool], ...]:
-    return (OutboxEntry.retrying(), OutboxEntry.published_at.is_(None), OutboxEntry.due_at > now)
-
-
-def _make_due(session: Session, *chosen: ColumnElement[bool], now: datetime) -> list[str]:
-    made = session.scalars(
-        update(OutboxEntry)
-        .where(*chosen, *_waits_for_attempt(now))
-        .values(due_at=now)
-        .returning(OutboxEntry.id)
-        .execution_options(synchronize_session=False)
-    )
-    return list(made)
-
-
-def _make_pending(session: Session, *chosen: ColumnElement[bool], now: datetime) -> list[str]:
+def _pending_again(now: datetime) -> dict[str, Any]:
     # A message carries the entry's tries, and the task compares them with max_retries:
     # left as they were, the first transient error would make a dead letter again.
-    retried = session.scalars(
-        update(OutboxEntry)
-        .where(*chosen, *_dead())
-        .values(
-            state=OutboxState.PENDING,
-            due_at=now,
-            published_at=None,
-            finished_at=None,
-            publishes=0,
-            deliveries=0,
-            tries=0,
-            retrying_since=None,
-        )
-        .returning(OutboxEntry.id)
-        .execution_options(synchronize_session=False)
-    )
-    return list(retried)
+    return {
+        "state": OutboxState.PENDING,
+        "due_at": now,
+        "published_at": None,
+        "finished_at": None,
+        "publishes": 0,
+        "deliveries": 0,
+        "tries": 0,
+        "retrying_since": None,
+    }
 
 
 def _dead(

@@ -1,14 +1,14 @@
-"""Pause and resume queues, and cancel the work of one."""
+"""Pause and resume queues, and count the work of one."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from app import routing
 from app.db import insert_for
-from app.models import OUTBOX_ENTRIES, OutboxEntry, OutboxState, PausedQueue
+from app.models import OutboxEntry, PausedQueue
 
 
 class UnknownQueueError(ValueError):
@@ -61,31 +61,6 @@ def pending(session: Session, name: str) -> int:
     _known([name])
     counted = select(func.count()).where(OutboxEntry.queue == name, OutboxEntry.pending())
     return session.scalar(counted) or 0
-
-
-def cancel(session: Session, name: str, *, until: datetime, now: datetime, limit: int) -> int:
-    """Cancel pending entries of a queue, at most ``limit``; returns how many.
-
-    Entries that were enqueued after ``until`` (UTC) stay, so repeated calls come to an end.
-    Waits for no other transaction: an entry that a running task has marked stays, too.
-    """
-    entries = OUTBOX_ENTRIES.c
-    # A CTE is computed once; PostgreSQL may compute an IN with a LIMIT once for each row.
-    batch = (
-        select(entries.id)
-        .where(entries.queue == name, OutboxEntry.pending(), entries.created_at <= until)
-        .order_by(entries.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("batch")
-    )
-    cancelled = session.scalars(
-        update(OUTBOX_ENTRIES)
-        .where(entries.id.in_(select(batch.c.id)), OutboxEntry.pending())
-        .values(state=OutboxState.CANCELLED, finished_at=now)
-        .returning(entries.id)
-    )
-    return len(cancelled.all())
 
 
 def _known(names: Sequence[str]) -> list[str]:

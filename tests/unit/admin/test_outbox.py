@@ -11,7 +11,7 @@ from app.admin import entries
 from app.admin.outbox import PUMP_PATIENCE
 from app.admin.output import WIDTH
 from app.models import OutboxEntry, OutboxState
-from app.outbox import dead_letters
+from app.outbox import pending
 from tests.fakes import FakeBroker, FakeClock
 from tests.unit.admin.conftest import (
     TASK,
@@ -465,7 +465,8 @@ def test_a_script_cancels_a_task_that_this_code_has_no_more(
 def test_more_than_a_batch_of_a_task_is_retried_and_cancelled(
     admin: Admin, database: Engine, now: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "BATCH", 2)
+    for act in (pending.attempt_all_now, pending.cancel_batch):
+        monkeypatch.setitem(act.__kwdefaults__, "limit", 2)
     for _ in range(5):
         failing(now)
     assert len(admin("outbox", "retry", "--all", "--task", TASK, "--json").json["retried"]) == 5
