@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, String, bindparam, func, select
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.functions import FunctionElement
 
 from app.domain.errors import one_line
 from app.models import OUTBOX_ENTRIES, OutboxEntry, OutboxState
@@ -21,6 +23,24 @@ OTHER_TASKS = "(other tasks)"
 SAMPLE = 100
 """The oldest retrying entries of a task, whose errors are read."""
 
+
+class _LastError(FunctionElement[str]):
+    """The text of an entry's last error, without the earlier ones and the traceback."""
+
+    inherit_cache = True
+    type = String()
+
+
+@compiles(_LastError)
+def _on_sqlite(*_args: Any, **_options: Any) -> str:
+    return "json_extract(outbox_entries.errors, '$[#-1].error')"
+
+
+@compiles(_LastError, "postgresql")
+def _on_postgresql(*_args: Any, **_options: Any) -> str:
+    return "outbox_entries.errors -> -1 ->> 'error'"
+
+
 _entries = OUTBOX_ENTRIES.c
 _RETRYING_TASKS = (
     select(_entries.task, func.count(), func.min(_entries.retrying_since))
@@ -28,7 +48,7 @@ _RETRYING_TASKS = (
     .group_by(_entries.task)
 )
 _OLDEST_RETRYING = (
-    select(_entries.retrying_since, _entries.errors)
+    select(_entries.retrying_since, _LastError())
     .where(OutboxEntry.retrying(), _entries.task == bindparam("of_task"))
     .order_by(_entries.retrying_since)
     .limit(SAMPLE)
@@ -64,8 +84,8 @@ def retrying(
     for task, number, since in tasks[:MOST_TASKS]:
         errors = Counter[str]()
         outages, lone = [], 0
-        for failing_since, recorded in session.execute(_OLDEST_RETRYING, {"of_task": task}):
-            error = one_line(recorded[-1]["error"]) if recorded else ""
+        for failing_since, text in session.execute(_OLDEST_RETRYING, {"of_task": task}):
+            error = one_line(text or "")
             errors[error] += 1
             if error.partition(":")[0] in lone_errors:
                 lone += 1

@@ -20,7 +20,7 @@ from app.outbox import BrokerUnavailableError
 from app.outbox.broker import Broker
 from app.outbox.figures import OTHER_TASKS, Retrying
 from app.outbox.figures import retrying as read_retrying
-from app.outbox.schedule import Kept, standings
+from app.outbox.schedule import Kept, Standing, standings
 
 RECENTLY = timedelta(hours=1)
 """Dead letters younger than this are counted on their own."""
@@ -147,7 +147,7 @@ def check(broker: Broker | None, *, now: datetime, limits: Limits) -> Health:
         no_broker = trouble(error)
     try:
         with db.reading_tables() as connection:
-            records = read(connection, now=now)
+            records = read(connection, now=now, standing=standings(connection, now=now))
     except SQLAlchemyError as error:
         problems.append(_of_database(error))
     else:
@@ -188,8 +188,13 @@ _FOUND = select(
 _PAUSED = select(PausedQueue.name).order_by(PausedQueue.name)
 
 
-def read(session: Session | Connection, *, now: datetime) -> Records:
-    """What the database tells. Each question has an index of the few rows it counts."""
+def read(
+    session: Session | Connection, *, now: datetime, standing: Mapping[str, Standing]
+) -> Records:
+    """Return what the database holds at ``now`` (UTC). Each query has an index of few rows.
+
+    ``standing`` is what ``app.outbox.schedule.standings`` returned for ``now``.
+    """
     found = session.execute(_FOUND, {"now": now, "recently": now - RECENTLY}).one()
     return Records(
         outbox=Outbox(
@@ -204,7 +209,7 @@ def read(session: Session | Connection, *, now: datetime) -> Records:
             newest_seconds=_seconds(found.newest, now),
         ),
         retrying=retrying(session, now=now),
-        beat=_beat(session, now),
+        beat=_beat(standing, now),
         paused=tuple(session.scalars(_PAUSED)),
     )
 
@@ -214,8 +219,16 @@ def retrying(session: Session | Connection, *, now: datetime) -> dict[str, Retry
     return read_retrying(session, now=now, lone_errors=LONE_ERRORS)
 
 
-def _beat(session: Session | Connection, now: datetime) -> Beat:
-    found = standings(session, now=now)
+def failing_seconds(entries: Retrying) -> float | None:
+    """Return for how many seconds a task's entries have been failing; ``None``: not known.
+
+    Health and the WorkRetrying alert compare this age with their limits. Entries that fail with
+    one of ``LONE_ERRORS`` count only where more than ``MOST_REFUSED`` of them wait.
+    """
+    return entries.oldest_seconds if entries.lone > MOST_REFUSED else entries.outage_seconds
+
+
+def _beat(found: Mapping[str, Standing], now: datetime) -> Beat:
     return Beat(
         _seconds(max((entry.fired_at for entry in found.values()), default=None), now),
         overdue={
@@ -286,8 +299,7 @@ def _of_records(found: Records, limits: Limits) -> list[str]:
 def _of_retrying(found: Records, limit: float) -> list[str]:
     problems = []
     for task, entries in found.retrying.items():
-        many = entries.lone > MOST_REFUSED
-        waited = entries.oldest_seconds if many else entries.outage_seconds
+        waited = failing_seconds(entries)
         if waited is None or waited <= limit or routing.queue_for(task).name in found.paused:
             continue
         if entries.number == 1:

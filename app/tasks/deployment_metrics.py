@@ -133,8 +133,8 @@ class DeploymentMetrics(Collector):
     def _read_records(self) -> Records:
         now = clock.utcnow()
         with db.no_fork(), db.reading() as session:
-            found = health.read(session, now=now)
             entries = standings(session, now=now)
+            found = health.read(session, now=now, standing=entries)
             return Records(
                 states=count_states(session),
                 # From 0 on, or the first of a task would be no increase.
@@ -237,8 +237,8 @@ def _outbox(records: Records | None) -> Iterable[Metric]:
     )
     retrying_for = GaugeMetricFamily(
         "outbox_retrying_oldest_seconds",
-        "Since the first failed attempt of the oldest of them, without mails that the server "
-        "refuses one by one; 0: none.",
+        "Since the first failed attempt of the oldest of them; 0: none. Up to "
+        f"{health.MOST_REFUSED} mails that the server refuses one by one do not count.",
         labels=["task", "queue"],
     )
     letters = CounterMetricFamily(
@@ -277,7 +277,7 @@ def _outbox(records: Records | None) -> Iterable[Metric]:
         for task, entries in records.retrying.items():
             labels = (metrics.task_label(task), routing.queue_for(task).name)
             numbers[labels] += entries.number
-            ages[labels] = max(ages[labels], round(entries.outage_seconds or 0))
+            ages[labels] = max(ages[labels], round(health.failing_seconds(entries) or 0))
         for labels, number in numbers.items():
             retrying.add_metric(labels, number)
             retrying_for.add_metric(labels, ages[labels])

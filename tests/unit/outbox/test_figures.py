@@ -142,6 +142,15 @@ def test_work_that_fails_is_counted_by_task_with_its_most_frequent_error_and_old
     }
 
 
+def test_only_the_last_error_of_an_entry_leaves_the_database(
+    database: Engine, now: FakeClock
+) -> None:
+    failing(now, "ConnectionError: \0 refused \udcff", attempts=3)
+    with db.reading() as session:
+        rows = session.execute(figures._OLDEST_RETRYING, {"of_task": TASK}).all()
+    assert [error for _, error in rows] == ["ConnectionError: \\x00 refused \\udcff"]
+
+
 def test_work_that_is_planned_running_or_over_is_not_retrying(
     database: Engine, broker: FakeBroker, now: FakeClock
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from celery.beat import ScheduleEntry
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
 from app import db, outbox, routing
@@ -15,6 +15,7 @@ from app.models import BeatDefinition, BeatEntry, EmailState
 from app.outbox import BrokerUnavailableError, figures, guard
 from app.outbox.guard import Delivery
 from app.services import queues
+from app.services.health import MOST_REFUSED
 from app.tasks import celery_app, deployment_metrics, email
 from app.tasks.celery_config import BEAT_SCHEDULE
 from app.tasks.deployment_metrics import (
@@ -250,6 +251,32 @@ def test_a_mail_that_is_refused_for_now_is_counted_and_has_no_age(
     seen = samples(gauges)
     assert seen["outbox_retrying", TASK, "email"] == 1
     assert seen["outbox_retrying_oldest_seconds", TASK, "email"] == 0
+
+
+def test_so_many_refused_mails_that_health_reports_them_have_an_age(
+    gauges: DeploymentMetrics, now: FakeClock
+) -> None:
+    for _ in range(MOST_REFUSED + 1):
+        retry_of(TASK, now=now, error="MailTemporarilyRefusedError: SMTP 452 4.2.2 to RCPT")
+    now.advance(seconds=301)
+    assert samples(gauges)["outbox_retrying_oldest_seconds", TASK, "email"] == 301
+
+
+def test_a_page_asks_the_database_each_question_once(
+    gauges: DeploymentMetrics, database: Engine, now: FakeClock
+) -> None:
+    retry_of(TASK, now=now)
+    asked: list[tuple[str, str]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT"):
+            asked.append((statement, str(parameters)))
+
+    event.listen(database, "before_cursor_execute", note)
+    samples(gauges)
+    event.remove(database, "before_cursor_execute", note)
+    assert [question for question in set(asked) if asked.count(question) > 1] == []
+    assert asked
 
 
 @pytest.mark.parametrize(("late", "lag"), [(-1, 0), (0, 0), (90, 90)])
