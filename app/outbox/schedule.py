@@ -382,16 +382,16 @@ def advance(session: Session, entry: PeriodicEntry, seen: Seen | None, step: Ste
 
 def sign(
     session: Session,
-    entries: Iterable[PeriodicEntry],
+    entries: Iterable[tuple[PeriodicEntry, datetime | None]],
     *,
-    through: datetime | None,
     at: datetime,
     host: str,
 ) -> None:
     """Note that a beat on ``host`` lives at ``at`` (broker's clock) with these entries.
 
-    ``through`` is up to when it has enqueued all that was due of them, by its own clock;
-    ``None`` where it could not.
+    With each entry comes the instant up to which the beat has enqueued all that was due of it,
+    by its own clock; ``None`` where it could not. Call it once in a transaction: every beat
+    locks the rows in the order of their names, so that two of them never wait for each other.
     """
     rows = [
         {
@@ -403,7 +403,7 @@ def sign(
             "seen_at": at,
             "host": host,
         }
-        for entry in sorted(entries, key=lambda entry: entry.name)
+        for entry, through in sorted(entries, key=lambda each: each[0].name)
     ]
     if not rows:
         return

@@ -106,8 +106,7 @@ class OutboxScheduler(Scheduler):
         if now is None:
             return 0
         enqueued = 0
-        kept: list[PeriodicEntry] = []
-        failed: list[PeriodicEntry] = []
+        signs: list[tuple[PeriodicEntry, datetime | None]] = []
         sign_now = (
             self._signed_at is None or not timedelta(0) <= broker_now - self._signed_at < SIGN_EVERY
         )
@@ -122,32 +121,26 @@ class OutboxScheduler(Scheduler):
                 # The others, and the pump, must not wait for somebody to mend this one.
                 self._note_failure(name, error)
                 if entry is not None and before is not None and in_force(entry, before):
-                    failed.append(entry)
+                    signs.append((entry, None))
                 continue
             self._note_success(name)
             if runs is None:
                 continue  # another beat was first: what is in force is read in the next tick
             enqueued += runs
-            kept.append(entry)
+            signs.append((entry, now))
             # What is in force must soon be known to have been.
             sign_now |= before is None or (
                 name not in self._watches and not in_force(entry, before)
             )
         if sign_now:
-            self._sign(kept, failed, now, broker_now)
+            self._sign(signs, broker_now)
         return enqueued
 
     def _sign(
-        self,
-        kept: list[PeriodicEntry],
-        failed: list[PeriodicEntry],
-        now: datetime,
-        broker_now: datetime,
+        self, signs: list[tuple[PeriodicEntry, datetime | None]], broker_now: datetime
     ) -> None:
-        host = socket.gethostname()
         with db.transaction() as session:
-            sign(session, kept, through=now, at=broker_now, host=host)
-            sign(session, failed, through=None, at=broker_now, host=host)
+            sign(session, signs, at=broker_now, host=socket.gethostname())
         self._signed_at = broker_now
 
     def _note_failure(self, name: str, error: Exception) -> None:

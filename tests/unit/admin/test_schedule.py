@@ -173,7 +173,7 @@ def fire(now: FakeClock, *, at: datetime, definition: str = "a", host: str = "we
     with db.transaction() as session:
         seen = remembered(session).get("nightly")
         advance(session, entry, seen, Step(at, () if seen is None else (at,)))
-        sign(session, [entry], through=at, at=at, host=host)
+        sign(session, [(entry, at)], at=at, host=host)
     with db.reading() as session:
         return session.get_one(BeatEntry, "nightly").last_run_id or ""
 

@@ -1,12 +1,15 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, update
+from sqlalchemy import Engine, delete, select, text, update
+from sqlalchemy.orm import Session
 
 from app import db
-from app.models import BeatEntry, OutboxEntry
+from app.models import BeatDefinition, BeatEntry, OutboxEntry
 from app.outbox.schedule import (
     ABSENT_AFTER,
     CLOCK_STEP,
@@ -27,6 +30,7 @@ from app.outbox.schedule import (
     sign,
     watch,
 )
+from tests.database import on_postgresql
 from tests.fakes import FakeBroker, FakeClock
 
 HOUR = timedelta(hours=1)
@@ -68,7 +72,7 @@ class Beat:
 
     def sign(self, entry: PeriodicEntry) -> None:
         with db.transaction() as session:
-            sign(session, [entry], through=self.now.now, at=self.now.now, host="here")
+            sign(session, [(entry, self.now.now)], at=self.now.now, host="here")
 
     def tick(self, entry: PeriodicEntry | None = None) -> bool:
         return self.write(self.read(), entry)
@@ -473,3 +477,31 @@ def test_a_clock_that_is_off_the_brokers_by_half_a_clock_step_is_confirmed_and_b
     further = off + MICROSECOND if off > timedelta(0) else off - MICROSECOND
     with pytest.raises(ClockOffError, match=rf"is \{off.total_seconds():+.0f} s off"):
         confirm_clock(now.now + further, broker_now=now.now)
+
+
+@on_postgresql
+@pytest.mark.parametrize("failing", ["a", "b"])
+def test_all_beats_lock_the_entries_that_they_sign_in_one_order(
+    database: Engine, now: FakeClock, failing: str
+) -> None:
+    """In two orders, PostgreSQL would end one of two beats with a deadlock."""
+    entries = [PeriodicEntry(name, TASK, "x", on_the_hour, "x") for name in ("a", "b")]
+    signs = [(entry, None if entry.name == failing else now.now) for entry in entries]
+
+    def beat() -> None:
+        with db.transaction() as session:
+            sign(session, signs, at=now.now, host="here")
+
+    beat()
+    lock = select(BeatDefinition.name).with_for_update(nowait=True)
+    with ThreadPoolExecutor() as threads, Session(database) as other:
+        other.execute(lock.where(BeatDefinition.name == "a"))
+        waits = threads.submit(beat)
+        deadline = time.monotonic() + 10
+        with database.connect() as watching:
+            while not watching.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+                assert time.monotonic() < deadline, "the beat does not wait for the first entry"
+                watching.rollback()
+        other.execute(lock.where(BeatDefinition.name == "b"))
+        other.rollback()
+        waits.result(timeout=10)

@@ -193,7 +193,7 @@ def keep(now: FakeClock, kept: PeriodicEntry, *, host: str) -> None:
         seen = remembered(session).get(kept.name)
         if not is_known(session, kept):
             advance(session, kept, seen, Step(now.now))
-        sign(session, [kept], through=now.now, at=now.now, host=host)
+        sign(session, [(kept, now.now)], at=now.now, host=host)
 
 
 def test_two_definitions_of_one_entry_are_a_problem_that_names_both(
