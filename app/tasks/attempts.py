@@ -95,14 +95,8 @@ ENDS = MappingProxyType(
 )
 """Every way in which an attempt ends. docs/guarantees.md has it with a test for each row."""
 
-# By the type of the error, the first that fits.
-_BY_TYPE: tuple[tuple[type[BaseException], How], ...] = (
-    (AlreadyDoneError, How.SKIPPED),
-    (Ignore, How.IGNORED),
-    (Retry, How.ASKED),
-    (Exception, How.RAISED),
-    (BaseException, How.LEFT),
-)
+# What a body raises to end its attempt without an error.
+_NOT_AN_ERROR = {AlreadyDoneError: How.SKIPPED, Ignore: How.IGNORED, Retry: How.ASKED}
 
 # Exceptions of a body that a worker's main process would take for its own.
 _MISLEADING = (MemoryError, TaskPredicate, Terminated, TimeLimitExceeded, WorkerLostError)
@@ -120,15 +114,22 @@ class UnfinishedWorkError(Exception):
 
 
 def how_raised(error: BaseException, transient: tuple[type[Exception], ...]) -> How:
-    """Return how an attempt ended whose body raised ``error``."""
+    """Return how an attempt ended whose body raised ``error``.
+
+    ``transient`` are the task's transient errors. They may include ``Exception``, so the
+    exceptions that are not errors come first.
+    """
     kind = type(error)
     if issubclass(kind, Reject):
         return How.GIVEN_BACK if error.requeue else How.REFUSED  # type: ignore[attr-defined]
+    for control, how in _NOT_AN_ERROR.items():
+        if issubclass(kind, control):
+            return how
     if issubclass(kind, transient):
         return How.TRANSIENT
     if issubclass(kind, _greenlet_timeouts()):
         return How.TIMED_OUT
-    return next(how for types, how in _BY_TYPE if issubclass(kind, types))
+    return How.RAISED if issubclass(kind, Exception) else How.LEFT
 
 
 def unfinished(result: Any) -> UnfinishedWorkError | None:

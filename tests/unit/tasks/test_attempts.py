@@ -9,13 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from celery import states
+from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.serialization import get_pickleable_exception
 
 from app import db
 from app.models import OutboxEntry, OutboxState
 from app.settings import load_settings
-from app.tasks import attempts
+from app.tasks import BaseTask, attempts
 from app.tasks.attempts import ENDS, AttemptError, How
+from app.tasks.base import SKIPPED
 from scripts.live.ending_jobs import ENDINGS, MAX_DELIVERIES, OPTIONS, POOLS
 from tests.tracing import Outcome, deliver, deliver_foreign
 from tests.unit.tasks.conftest import Bench, entry
@@ -119,6 +122,39 @@ def test_each_row_of_the_table_is_needed(
     task = a_task(bench, HOW[how])
     outcome = deliver(task, bench.enqueue(task))
     assert isinstance(outcome.result, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("raised", "state", "reported"),
+    [
+        (Ignore("no"), OutboxState.DONE, states.IGNORED),
+        (Reject("no", requeue=False), OutboxState.DEAD, states.REJECTED),
+        (Retry("later"), OutboxState.PENDING, states.RETRY),
+        (ValueError("no"), OutboxState.PENDING, states.RETRY),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_celerys_own_exceptions_keep_their_meaning_where_every_error_is_transient(
+    bench: Bench, raised: Exception, state: OutboxState, reported: str
+) -> None:
+    def body(self: BaseTask) -> None:
+        raise raised
+
+    task = bench.task(body, transient_errors=(Exception,))
+    message = bench.enqueue(task)
+    outcome = deliver(task, message)
+    assert (entry(message.id).state, outcome.state) == (state, reported)
+
+
+def test_a_second_delivery_is_skipped_where_every_error_is_transient(bench: Bench) -> None:
+    def body(self: BaseTask) -> None:
+        with self.transaction():
+            pass
+
+    task = bench.task(body, transient_errors=(Exception,))
+    deliver_foreign(task, "an-id")
+    outcome = deliver_foreign(task, "an-id")
+    assert (outcome.state, outcome.result) == (states.SUCCESS, SKIPPED)
 
 
 def test_a_coroutine_that_never_ran_is_closed_without_a_warning(bench: Bench) -> None:
