@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from celery import states
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, WorkerShutdown
 from celery.utils.serialization import get_pickleable_exception
+from celery.worker import state as worker_state
 
 from app import db
 from app.models import OutboxEntry, OutboxState
@@ -155,6 +156,20 @@ def test_a_second_delivery_is_skipped_where_every_error_is_transient(bench: Benc
     deliver_foreign(task, "an-id")
     outcome = deliver_foreign(task, "an-id")
     assert (outcome.state, outcome.result) == (states.SUCCESS, SKIPPED)
+
+
+@pytest.mark.parametrize("status", [0, 1, True])
+@pytest.mark.parametrize("asked", ["should_stop", "should_terminate"])
+def test_a_shutdown_that_a_signal_asked_for_leaves_the_entry_as_it_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, asked: str, status: int
+) -> None:
+    """SIGTERM sets ``should_stop`` to EX_OK, which is 0 (celery/apps/worker.py)."""
+    monkeypatch.setattr(worker_state, asked, status)
+    task = a_task(bench, "WorkerShutdown")
+    message = bench.enqueue(task)
+    with pytest.raises(WorkerShutdown):
+        deliver(task, message)
+    assert (entry(message.id).state, entry(message.id).errors) == (OutboxState.PENDING, [])
 
 
 def test_a_coroutine_that_never_ran_is_closed_without_a_warning(bench: Bench) -> None:
