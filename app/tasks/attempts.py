@@ -11,14 +11,12 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Generator
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
-from celery import states
 from celery.exceptions import (
     Ignore,
     Reject,
@@ -66,34 +64,28 @@ class How(StrEnum):
     LOST = "lost its process"
 
 
-@dataclass(frozen=True)
-class End:
-    """A row of the table."""
-
-    entry: Becomes
-    celery: str
-    """The state that Celery reports while the entry's bound is not reached."""
-
-
 ENDS = MappingProxyType(
     {
-        How.RETURNED: End(Becomes.COMPLETED, states.SUCCESS),
-        How.SKIPPED: End(Becomes.UNCHANGED, states.SUCCESS),
-        How.UNFINISHED: End(Becomes.FAILED, states.FAILURE),
-        How.IGNORED: End(Becomes.COMPLETED, states.IGNORED),
-        How.ASKED: End(Becomes.RESCHEDULED, states.RETRY),
-        How.TRANSIENT: End(Becomes.RESCHEDULED, states.RETRY),
-        How.TIMED_OUT: End(Becomes.RESCHEDULED, states.RETRY),
-        How.REFUSED: End(Becomes.FAILED, states.REJECTED),
-        How.GIVEN_BACK: End(Becomes.REQUEUED, states.RETRY),
+        How.RETURNED: Becomes.COMPLETED,
+        How.SKIPPED: Becomes.UNCHANGED,
+        How.UNFINISHED: Becomes.FAILED,
+        How.IGNORED: Becomes.COMPLETED,
+        How.ASKED: Becomes.RESCHEDULED,
+        How.TRANSIENT: Becomes.RESCHEDULED,
+        How.TIMED_OUT: Becomes.RESCHEDULED,
+        How.REFUSED: Becomes.FAILED,
+        How.GIVEN_BACK: Becomes.REQUEUED,
         # The soft time limit is one of these, unless the task lists it as transient.
-        How.RAISED: End(Becomes.FAILED, states.FAILURE),
-        How.LEFT: End(Becomes.FAILED, states.FAILURE),
-        How.HARD_LIMIT: End(Becomes.FAILED, states.FAILURE),
-        How.LOST: End(Becomes.REQUEUED, states.RETRY),
+        How.RAISED: Becomes.FAILED,
+        How.LEFT: Becomes.FAILED,
+        How.HARD_LIMIT: Becomes.FAILED,
+        How.LOST: Becomes.REQUEUED,
     }
 )
-"""Every way in which an attempt ends. docs/guarantees.md has it with a test for each row."""
+"""Every way in which an attempt ends. docs/guarantees.md has it with a test for each row.
+
+What Celery reports follows from the exception that the attempt's end raises.
+"""
 
 # What a body raises to end its attempt without an error.
 _NOT_AN_ERROR = {AlreadyDoneError: How.SKIPPED, Ignore: How.IGNORED, Retry: How.ASKED}

@@ -114,7 +114,7 @@ class BaseTask(Task[P, R_co]):
 
     def _end(self, how: How, error: Any = None) -> None:
         """Record in the entry how the attempt ended, and raise what Celery is to report."""
-        match attempts.ENDS[how].entry:
+        match attempts.ENDS[how]:
             case Becomes.COMPLETED:
                 if not self.request.get("guarded"):
                     self._close()
@@ -274,7 +274,28 @@ class BaseTask(Task[P, R_co]):
         """Make a dead letter. Also called in the worker's main process, for a hard time limit."""
         # The error that left the body: Celery may have replaced it by one that can be pickled.
         text = self.request.get("ended_by") or attempts.text_of(exc)
-        self.bury(self._delivery, text, traceback=str(einfo.traceback) if einfo else None)
+        traceback = str(einfo.traceback) if einfo else None
+        how = self.request.get("ended_outside")
+        if how is None:
+            self.bury(self._delivery, text, traceback=traceback)
+        else:
+            self.record_end(how, self._delivery, text, traceback=traceback)
+
+    def record_end(
+        self, how: How, delivery: Delivery, error: str, *, traceback: str | None = None
+    ) -> None:
+        """Record an end that the body's own process could not record.
+
+        Called in the worker's main process, for an end that either requeues the entry (within
+        ``MAX_DELIVERIES``) or fails it. An outage is logged: the entry stays pending.
+        """
+        if attempts.ENDS[how] is not Becomes.REQUEUED:
+            self.bury(delivery, error, traceback=traceback)
+            return
+        try:
+            self._return_to_entry(delivery, error)
+        except self.transient_errors as failure:
+            logger.warning("not requeued %s[%s]: %s", self.name, delivery.id, failure)
 
     def bury(self, delivery: Delivery, error: str, *, traceback: str | None = None) -> None:
         """Make a dead letter of ``delivery``, whose last attempt ended with ``error``.
@@ -289,13 +310,6 @@ class BaseTask(Task[P, R_co]):
             logger.warning("no dead letter for %s[%s]: %s", self.name, delivery.id, failure)
         except Exception:
             logger.exception("no dead letter for %s[%s]", self.name, delivery.id)
-
-    def worker_lost(self, delivery: Delivery, error: Exception) -> None:
-        """Requeue ``delivery``, whose process was killed, or bury it after too many."""
-        try:
-            self._return_to_entry(delivery, attempts.text_of(error))
-        except self.transient_errors as failure:
-            logger.warning("not put back %s[%s]: %s", self.name, delivery.id, failure)
 
     def _return_to_entry(self, delivery: Delivery, error: str) -> datetime | None:
         """Requeue ``delivery`` and return when it is due; ``None`` where that was too often."""

@@ -13,6 +13,7 @@ from app.domain import personal_data
 from app.outbox import PUBLISHED_AT_HEADER
 from app.outbox.guard import Delivery
 from app.tasks import attempts, registration
+from app.tasks.attempts import Becomes, How
 
 
 class OutboxRequest(Request):
@@ -87,23 +88,26 @@ class OutboxRequest(Request):
                 exc_info, send_failed_event=send_failed_event, return_ok=return_ok
             )
         task: Any = self.task
-        delivery = self._delivery
-        if not delivery.from_outbox:
+        delivery, text = self._delivery, attempts.text_of(error)
+        requeued = attempts.ENDS[How.LOST] is Becomes.REQUEUED
+        if requeued and not delivery.from_outbox:
             answer = super().on_failure(
                 exc_info, send_failed_event=send_failed_event, return_ok=return_ok
             )
-            # Celery retries it so often, then calls no hook of the task.
+            # Celery retries it ``max_retries`` times, then calls no hook of the task.
             if task.max_retries is not None and delivery.tries >= task.max_retries:
-                task.bury(delivery, attempts.text_of(error))
+                task.bury(delivery, text)
             return answer
         task_ready(self)
-        task.worker_lost(delivery, error)
+        task.record_end(How.LOST, delivery, text)
         self.acknowledge()
-        self.send_event("task-retried", exception=attempts.text_of(error), traceback="")
+        self.send_event("task-retried" if requeued else "task-failed", exception=text, traceback="")
         return None
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         # For a hard limit Celery calls the task's on_failure here, without its request.
+        if not soft:
+            self._context.update(ended_outside=How.HARD_LIMIT)
         self.task.request_stack.push(self._context)
         try:
             super().on_timeout(soft, timeout)

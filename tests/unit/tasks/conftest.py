@@ -1,21 +1,28 @@
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from random import Random
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+from billiard.einfo import ExceptionInfo
 from celery import Celery
+from celery.worker.request import create_request_cls
+from kombu.message import Message
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from app import db, entropy, outbox
 from app.models import OutboxEntry
+from app.outbox import PUBLISHED_AT_HEADER
 from app.outbox.broker import OutboxMessage
 from app.tasks import BaseTask, celery_app
+from app.tasks.counted_request import CountedRequest
 from tests.fakes import FakeBroker, FakeClock
 
 Body = Callable[..., Any]
+WAITED = timedelta(seconds=3)
 
 
 @pytest.fixture
@@ -85,3 +92,33 @@ def marks() -> int:
             select(OutboxEntry).where(OutboxEntry.task == "app.tasks.bench.mark")
         )
         return len(list(rows))
+
+
+def a_request(
+    task: Any,
+    now: FakeClock,
+    *,
+    queue: str = "email",
+    stamped: bool = True,
+    task_id: str = "an-id",
+    eventer: Any = None,
+) -> Any:
+    """A message of ``task`` as a worker's main process sees it, published ``WAITED`` ago."""
+    stamp = {PUBLISHED_AT_HEADER: (now.now - WAITED).isoformat()} if stamped else {}
+    message = Message(
+        body=b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
+        content_type="application/json",
+        content_encoding="utf-8",
+        headers={"id": task_id, "task": task.name, "ignore_result": True, **stamp},
+        delivery_info={"exchange": "", "routing_key": queue},
+        delivery_tag="a-tag",
+    )
+    made = create_request_cls(CountedRequest, task, MagicMock(), "host", None, app=celery_app)
+    return made(message, app=celery_app, task=task, hostname="host", eventer=eventer)
+
+
+def failure(error: BaseException) -> ExceptionInfo:
+    try:
+        raise error
+    except BaseException:
+        return ExceptionInfo()

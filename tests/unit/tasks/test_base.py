@@ -15,6 +15,7 @@ from app.outbox.guard import Delivery
 from app.outbox.publish import publish_unpublished
 from app.settings import load_settings
 from app.tasks import BaseTask
+from app.tasks.attempts import How
 from tests.fakes import FakeClock
 from tests.tracing import deliver, deliver_foreign
 from tests.unit.tasks.conftest import Bench, add_mark, entry, marks
@@ -394,7 +395,7 @@ def test_many_retries_do_not_count_as_lost_workers(bench: Bench) -> None:
             delivery = Delivery(message.id, task.name, tries=tries)
             now = bench.broker.clock.now
             guard.put_back(session, delivery, due_at=now, error="later", now=now)
-    task.worker_lost(Delivery(message.id, task.name, tries=20), RuntimeError("killed"))
+    task.record_end(How.LOST, Delivery(message.id, task.name, tries=20), "killed")
     assert (entry(message.id).state, entry(message.id).deliveries) == (OutboxState.PENDING, 1)
 
 
@@ -406,7 +407,7 @@ def test_a_worker_lost_again_and_again_makes_a_dead_letter(bench: Bench) -> None
     message = bench.enqueue(task)
     for tries in range(load_settings().max_deliveries):
         assert entry(message.id).state is OutboxState.PENDING
-        task.worker_lost(Delivery(message.id, task.name, tries=tries), RuntimeError("killed"))
+        task.record_end(How.LOST, Delivery(message.id, task.name, tries=tries), "killed")
     assert entry(message.id).state is OutboxState.DEAD
 
 

@@ -1,7 +1,6 @@
 """What is counted of each way a task can end, from what a worker's main process is told."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 from time import monotonic
 from typing import Any
 from unittest.mock import MagicMock
@@ -11,18 +10,12 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import Terminated, WorkerLostError
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.saferepr import saferepr
-from celery.worker.request import create_request_cls
-from kombu.message import Message
 
-from app.outbox import PUBLISHED_AT_HEADER
-from app.tasks import BaseTask, celery_app, metrics
+from app.tasks import BaseTask, metrics
 from app.tasks.base import DEAD, SKIPPED
-from app.tasks.counted_request import CountedRequest
 from app.tasks.metrics import MAX_REASONS, REGISTRY, TaskState
 from tests.fakes import FakeClock
-from tests.unit.tasks.conftest import Bench
-
-WAITED = timedelta(seconds=3)
+from tests.unit.tasks.conftest import WAITED, Bench, a_request, failure
 
 
 @pytest.fixture
@@ -40,22 +33,6 @@ def _no_reasons_before() -> Iterator[None]:
     metrics._reasons.update(before)
 
 
-def a_request(
-    task: Any, now: FakeClock, *, queue: str = "email", stamped: bool = True, eventer: Any = None
-) -> Any:
-    stamp = {PUBLISHED_AT_HEADER: (now.now - WAITED).isoformat()} if stamped else {}
-    message = Message(
-        body=b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
-        content_type="application/json",
-        content_encoding="utf-8",
-        headers={"id": "an-id", "task": task.name, "ignore_result": True, **stamp},
-        delivery_info={"exchange": "", "routing_key": queue},
-        delivery_tag="a-tag",
-    )
-    made = create_request_cls(CountedRequest, task, MagicMock(), "host", None, app=celery_app)
-    return made(message, app=celery_app, task=task, hostname="host", eventer=eventer)
-
-
 def counted(task: Any, queue: str = "email") -> dict[str, float]:
     """The runs of the task, by how they ended."""
     return {
@@ -69,13 +46,6 @@ def counted(task: Any, queue: str = "email") -> dict[str, float]:
 
 def value(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
-
-
-def failure(error: BaseException) -> ExceptionInfo:
-    try:
-        raise error
-    except BaseException:
-        return ExceptionInfo()
 
 
 def succeed(request: Any, result: Any = None) -> None:
@@ -111,7 +81,7 @@ def test_a_result_is_counted_as_what_it_says(
 def test_an_error_is_counted_as_what_it_means(
     task: Any, now: FakeClock, monkeypatch: pytest.MonkeyPatch, error: Exception, state: str
 ) -> None:
-    monkeypatch.setattr(BaseTask, "worker_lost", MagicMock())
+    monkeypatch.setattr(BaseTask, "record_end", MagicMock())
     # A prefork worker is told of it in a result, the others of the error itself.
     a_request(task, now).on_success((1, failure(error), None))
     assert counted(task) == {state: 1}
@@ -122,13 +92,13 @@ def test_an_end_that_a_pool_reports_as_no_result_is_a_lost_process(
 ) -> None:
     """Of a hook or a stock task that raised SystemExit (celery/concurrency/base.py)."""
     lost = MagicMock()
-    monkeypatch.setattr(BaseTask, "worker_lost", lost)
+    monkeypatch.setattr(BaseTask, "record_end", lost)
     a_request(task, now).on_success(failure(WorkerLostError("SystemExit(3)")))
     a_request(task, now).on_failure(failure(SystemExit(3)))
     assert counted(task) == {TaskState.LOST: 2}
-    assert [str(call.args[1]) for call in lost.call_args_list] == [
-        "SystemExit(3)",
-        "the process of the task ended: SystemExit: 3",
+    assert [call.args[2] for call in lost.call_args_list] == [
+        "WorkerLostError: SystemExit(3)",
+        "WorkerLostError: the process of the task ended: SystemExit: 3",
     ]
 
 
