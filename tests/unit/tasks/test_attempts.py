@@ -13,7 +13,7 @@ from unittest.mock import MagicMock
 import pytest
 from billiard.exceptions import WorkerLostError
 from celery import states
-from celery.exceptions import Ignore, Reject, Retry, WorkerShutdown
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, WorkerShutdown
 from celery.utils.serialization import get_pickleable_exception
 from celery.worker import state as worker_state
 
@@ -214,6 +214,23 @@ def test_a_second_delivery_is_skipped_where_every_error_is_transient(bench: Benc
     deliver_foreign(task, "an-id")
     outcome = deliver_foreign(task, "an-id")
     assert (outcome.state, outcome.result) == (states.SUCCESS, SKIPPED)
+
+
+@pytest.mark.parametrize(
+    ("transient", "state"),
+    [((), OutboxState.DEAD), ((SoftTimeLimitExceeded,), OutboxState.PENDING)],
+)
+def test_a_soft_time_limit_fails_the_entry_unless_the_task_lists_it_as_transient(
+    bench: Bench, transient: tuple[type[Exception], ...], state: OutboxState
+) -> None:
+    def body(self: BaseTask) -> None:
+        raise SoftTimeLimitExceeded
+
+    errors = (*BaseTask.transient_errors, *transient)
+    task = bench.task(body, transient_errors=errors)
+    message = bench.enqueue(task)
+    deliver(task, message)
+    assert entry(message.id).state is state
 
 
 @pytest.mark.parametrize("status", [0, 1, True])
