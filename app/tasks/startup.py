@@ -1,23 +1,14 @@
-"""What a worker or beat makes sure of before it starts, and after a fork."""
+"""What a worker or beat checks before it starts, and warns of."""
 
-import atexit
 import logging
 import os
-import signal
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from threading import Thread
 from typing import Any, NoReturn
 
-from billiard import popen_fork
-from celery import Celery, bootsteps, platforms, signals
-from celery.apps.beat import Beat
-from celery.apps.worker import Worker, safe_say  # type: ignore[attr-defined]  # not typed
-from celery.concurrency import prefork
-from celery.worker import state
-from celery.worker.components import Pool
+from celery import Celery, signals
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
@@ -29,9 +20,10 @@ from app.adapters.redis_refusal import refusal
 from app.outbox import Broker, BrokerUnavailableError, guard
 from app.routing import QUEUES
 from app.settings import SettingsError, load_settings, warnings
-from app.tasks import command, command_line, interrupts, registry, time_limits, timetable
+from app.tasks import command_line, registry, time_limits, timetable
 from app.tasks.active_queues import pids_of, shared_name
 from app.tasks.broker import RedisBroker
+from app.tasks.stopping import RestartingBeat
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +77,6 @@ def connect(app: Celery) -> None:
             _warn_of_variables()
             _or_exit(_check_database, lambda: _check_redis(broker), lambda: timetable.check(app))
 
-    app.steps["worker"].add(EndsChildren)
-    signals.worker_process_init.connect(interrupts.leave_stopping_to_the_parent, weak=False)
-    app.Worker = app.subclass_with_self(RestartingWorker)  # type: ignore[misc]
     # Asked before it prints anything; beat_init comes below the banner, in its log.
     app.Beat = app.subclass_with_self(CheckedBeat)  # type: ignore[misc]
     signals.celeryd_init.connect(check_options, weak=False)
@@ -102,81 +91,14 @@ def connect(app: Celery) -> None:
         _or_exit(lambda: _check_redis_answers(broker))
 
 
-class CheckedBeat(Beat):
-    """Celery's ``beat`` command, which refuses a schedule that cannot be kept.
-
-    SIGHUP restarts it, as it does a worker.
-    """
+class CheckedBeat(RestartingBeat):
+    """Celery's ``beat`` command, which refuses a schedule that cannot be kept."""
 
     app: Celery
 
     def run(self) -> None:
         _or_exit(lambda: timetable.check(self.app))
         super().run()
-
-    def install_sync_handler(self, service: Any) -> None:
-        super().install_sync_handler(service)
-        _restart_at_hang_up(lambda: signal.raise_signal(signal.SIGTERM))
-        interrupts.accept_hang_ups()
-
-
-class RestartingWorker(Worker):
-    """Celery's ``worker`` command, which SIGHUP restarts however it was started."""
-
-    def install_platform_tweaks(self, worker: Any) -> None:
-        super().install_platform_tweaks(worker)
-
-        def stop() -> None:
-            safe_say("worker: finishing the running tasks, then restarting", sys.__stdout__)
-            state.should_stop = platforms.EX_OK  # type: ignore[assignment]  # as Celery does
-
-        _restart_at_hang_up(stop)
-        # Celery sends this for SIGTERM, SIGINT and SIGQUIT, and not for SIGHUP.
-        signals.worker_shutting_down.connect(_end_after_all)
-        interrupts.accept_hang_ups()
-
-
-class EndsChildren(bootsteps.StartStopStep):
-    """Makes a prefork pool end its children with a signal that no supervisor sends them.
-
-    Used for a revoked task, a time limit, a pool that shrinks and a cold shutdown.
-    """
-
-    requires = (Pool,)
-
-    def start(self, worker: Any) -> None:
-        if not isinstance(worker.pool, prefork.TaskPool):
-            return
-        pool: Any = worker.pool
-        popen_fork.TERM_SIGNAL = interrupts.END_A_CHILD  # type: ignore[attr-defined]  # not typed
-        terminate_job = pool.terminate_job
-
-        def end_job(pid: int, number: int | None = None) -> None:
-            by_default = number in (None, signal.SIGTERM)
-            terminate_job(pid, interrupts.END_A_CHILD if by_default else number)
-
-        pool.terminate_job = end_job
-
-
-def _restart_at_hang_up(stop: Callable[[], None]) -> None:
-    """Let SIGHUP call ``stop``, which ends this process in an orderly way, and start it again.
-
-    In a terminal SIGHUP means that the window was closed: there it ends the process, as Celery
-    has it.
-    """
-    if platforms.isatty(sys.__stdout__):
-        return
-
-    def handle(*_: Any) -> None:
-        # Registered last, so it runs first: a new process image needs no other clean-up.
-        atexit.register(command.restart)
-        stop()
-
-    signal.signal(signal.SIGHUP, handle)
-
-
-def _end_after_all(**_: Any) -> None:
-    atexit.unregister(command.restart)
 
 
 class CannotStartError(Exception):

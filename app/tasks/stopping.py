@@ -1,0 +1,129 @@
+"""How the processes of a worker and of beat stop, and how SIGHUP starts them again.
+
+A supervisor may send SIGTERM to every process of a worker (systemd's default). Stock children
+of a prefork pool exit at once, and their tasks with them. Ours ignore what the supervisor
+sends, while the parent stops in an orderly way. The parent ends them with SIGQUIT instead.
+"""
+
+import atexit
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from billiard import popen_fork
+from celery import Celery, bootsteps, platforms, signals
+from celery.apps.beat import Beat
+from celery.apps.worker import Worker, safe_say  # type: ignore[attr-defined]  # not typed
+from celery.concurrency import prefork
+from celery.worker import state
+from celery.worker.components import Pool
+
+from app.tasks import command, interrupts
+
+TO_THE_PARENT = (signal.SIGTERM, signal.SIGHUP)
+"""What a supervisor or a terminal sends to all processes, and only the parent obeys."""
+END_A_CHILD = signal.SIGQUIT
+"""What the parent sends to a child instead of SIGTERM: billiard handles both alike."""
+
+
+def install(app: Celery) -> None:
+    """Make the workers of ``app`` restart at SIGHUP, and finish their tasks at SIGTERM."""
+    app.steps["worker"].add(EndsChildren)
+    signals.worker_process_init.connect(leave_stopping_to_the_parent, weak=False)
+    app.Worker = app.subclass_with_self(RestartingWorker)  # type: ignore[misc]
+
+
+class RestartingWorker(Worker):
+    """Celery's ``worker`` command, which SIGHUP restarts however it was started."""
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        super().install_platform_tweaks(worker)
+
+        def stop() -> None:
+            safe_say("worker: finishing the running tasks, then restarting", sys.__stdout__)
+            state.should_stop = platforms.EX_OK  # type: ignore[assignment]  # as Celery does
+
+        _restart_at_hang_up(stop)
+        # Celery sends this for SIGTERM, SIGINT and SIGQUIT, and not for SIGHUP.
+        signals.worker_shutting_down.connect(_end_after_all)
+        interrupts.accept_hang_ups()
+
+
+class RestartingBeat(Beat):
+    """Celery's ``beat`` command, which SIGHUP restarts as it does a worker."""
+
+    def install_sync_handler(self, service: Any) -> None:
+        super().install_sync_handler(service)
+        _restart_at_hang_up(lambda: signal.raise_signal(signal.SIGTERM))
+        interrupts.accept_hang_ups()
+
+
+def _restart_at_hang_up(stop: Callable[[], None]) -> None:
+    """Make SIGHUP call ``stop``, which ends this process in an orderly way, and start it again.
+
+    In a terminal SIGHUP means that the window was closed: there it ends the process, as Celery
+    has it.
+    """
+    if platforms.isatty(sys.__stdout__):
+        return
+
+    def handle(*_: Any) -> None:
+        # Registered last, so it runs first: a new process image needs no other clean-up.
+        atexit.register(command.restart)
+        stop()
+
+    signal.signal(signal.SIGHUP, handle)
+
+
+def _end_after_all(**_: Any) -> None:
+    atexit.unregister(command.restart)
+
+
+class EndsChildren(bootsteps.StartStopStep):
+    """Makes a prefork pool end its children with a signal that no supervisor sends them.
+
+    Used for a revoked task, a time limit, a pool that shrinks and a cold shutdown.
+    """
+
+    requires = (Pool,)
+
+    def start(self, worker: Any) -> None:
+        if not isinstance(worker.pool, prefork.TaskPool):
+            return
+        pool: Any = worker.pool
+        popen_fork.TERM_SIGNAL = END_A_CHILD  # type: ignore[attr-defined]  # not typed
+        terminate_job = pool.terminate_job
+
+        def end_job(pid: int, number: int | None = None) -> None:
+            by_default = number in (None, signal.SIGTERM)
+            terminate_job(pid, END_A_CHILD if by_default else number)
+
+        pool.terminate_job = end_job
+
+
+def leave_stopping_to_the_parent(**_: Any) -> None:
+    """Make this child of a prefork pool ignore SIGTERM and SIGHUP; connected to
+    ``worker_process_init``.
+    """
+    for number in TO_THE_PARENT:
+        # Anything but SIG_IGN is replaced by billiard as soon as this returns.
+        signal.signal(number, signal.SIG_IGN)
+    signals.task_prerun.connect(_ignore_by_handler, weak=False)
+    signals.worker_process_shutdown.connect(_obey_again, weak=False)
+
+
+def _ignore_by_handler(**_: Any) -> None:
+    # A program that a body runs would inherit SIG_IGN; a handler becomes the default there.
+    for number in TO_THE_PARENT:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _ignore)
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+def _obey_again(**_: Any) -> None:
+    # The parent's SIGTERM cuts short the second that an exiting child waits.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
