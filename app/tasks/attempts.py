@@ -25,10 +25,9 @@ from celery.exceptions import (
     WorkerShutdown,
     WorkerTerminate,
 )
-from celery.worker import state as worker_state
 
 from app.outbox.guard import AlreadyDoneError, storable
-from app.tasks import context
+from app.tasks import context, stopping
 
 LONGEST_TEXT = 2_000
 """Characters of an error's text that leave the process that ran the task."""
@@ -202,11 +201,7 @@ def _is_from_outside(error: BaseException, kind: type[BaseException], request: A
     in_main_thread = threading.current_thread() is threading.main_thread()
     if issubclass(kind, WorkerShutdown | WorkerTerminate):
         # Raised by a signal handler, in the middle of a body of a solo or green pool.
-        # An exit status, and that of an orderly stop is 0.
-        asked = (worker_state.should_stop, worker_state.should_terminate)
-        return in_main_thread and any(
-            status is not None and status is not False for status in asked
-        )
+        return in_main_thread and stopping.is_told_to_stop()
     if issubclass(kind, KeyboardInterrupt):
         # A worker has a handler of its own for Ctrl-C. A test that drains the outbox has not.
         return in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler

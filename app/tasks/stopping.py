@@ -26,12 +26,21 @@ TO_THE_PARENT = (signal.SIGTERM, signal.SIGHUP)
 END_A_CHILD = signal.SIGQUIT
 """What the parent sends to a child instead of SIGTERM: billiard handles both alike."""
 
+_ENDING = (bootsteps.CLOSE, bootsteps.TERMINATE)  # type: ignore[attr-defined]  # not typed
+
 
 def install(app: Celery) -> None:
     """Make the workers of ``app`` restart at SIGHUP, and finish their tasks at SIGTERM."""
     app.steps["worker"].add(EndsChildren)
     signals.worker_process_init.connect(leave_stopping_to_the_parent, weak=False)
     app.Worker = app.subclass_with_self(RestartingWorker)  # type: ignore[misc]
+
+
+def is_told_to_stop() -> bool:
+    """Return whether this worker has been given the exit status with which it is to stop."""
+    asked = (state.should_stop, state.should_terminate)
+    # The status of an orderly stop is 0, which equals False.
+    return any(status is not None and status is not False for status in asked)
 
 
 class RestartingWorker(Worker):
@@ -44,9 +53,13 @@ class RestartingWorker(Worker):
             safe_say("worker: finishing the running tasks, then restarting", sys.__stdout__)
             state.should_stop = platforms.EX_OK  # type: ignore[assignment]  # as Celery does
 
-        _restart_at_hang_up(stop)
+        def is_stopping() -> bool:
+            # For ``celery control shutdown`` Celery stops the blueprint alone.
+            return is_told_to_stop() or worker.blueprint.state in _ENDING
+
+        stop_for_good = _restart_at_hang_up(stop, is_stopping)
         # Celery sends this for SIGTERM, SIGINT and SIGQUIT, and not for SIGHUP.
-        signals.worker_shutting_down.connect(_end_after_all)
+        signals.worker_shutting_down.connect(lambda **_: stop_for_good(), weak=False)
         interrupts.accept_hang_ups()
 
 
@@ -55,29 +68,45 @@ class RestartingBeat(Beat):
 
     def install_sync_handler(self, service: Any) -> None:
         super().install_sync_handler(service)
-        _restart_at_hang_up(lambda: signal.raise_signal(signal.SIGTERM))
+        end: Any = signal.getsignal(signal.SIGTERM)
+        stop_for_good = _restart_at_hang_up(lambda: end(signal.SIGHUP, None))
+
+        def stop(*arguments: Any) -> None:
+            stop_for_good()
+            end(*arguments)
+
+        platforms.signals.update(SIGTERM=stop, SIGINT=stop)
         interrupts.accept_hang_ups()
 
 
-def _restart_at_hang_up(stop: Callable[[], None]) -> None:
+def _restart_at_hang_up(
+    stop: Callable[[], None], is_stopping: Callable[[], bool] = lambda: False
+) -> Callable[[], None]:
     """Make SIGHUP call ``stop``, which ends this process in an orderly way, and start it again.
+
+    SIGHUP does nothing while ``is_stopping``. Return what another stop is to call: after it
+    the process is not started again, whether SIGHUP came before or comes later.
 
     In a terminal SIGHUP means that the window was closed: there it ends the process, as Celery
     has it.
     """
-    if platforms.isatty(sys.__stdout__):
-        return
+    for_good = False
+
+    def stop_for_good() -> None:
+        nonlocal for_good
+        for_good = True
+        atexit.unregister(command.restart)
 
     def handle(*_: Any) -> None:
+        if for_good or is_stopping():
+            return
         # Registered last, so it runs first: a new process image needs no other clean-up.
         atexit.register(command.restart)
         stop()
 
-    signal.signal(signal.SIGHUP, handle)
-
-
-def _end_after_all(**_: Any) -> None:
-    atexit.unregister(command.restart)
+    if not platforms.isatty(sys.__stdout__):
+        signal.signal(signal.SIGHUP, handle)
+    return stop_for_good
 
 
 class EndsChildren(bootsteps.StartStopStep):

@@ -102,6 +102,34 @@ def test_sigterm_after_sighup_stops_the_worker(shell: Shell, bench: JobBench) ->
     assert worker.log_text().count("ready.") == 1
 
 
+def sigterm(worker: Process) -> None:
+    worker.signal(signal.SIGTERM)
+    worker.wait_for_line("Warm shutdown", timeout=READY)
+
+
+def remote_shutdown(worker: Process) -> None:
+    jobs.celery_app.control.shutdown()
+    worker.wait_for_line("Got shutdown from remote", timeout=READY)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("stop", [sigterm, remote_shutdown])
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_sighup_after_a_stop_does_not_start_the_worker_again(
+    pool: str, stop: Callable[[Process], None], shell: Shell, bench: JobBench
+) -> None:
+    worker = shell.start_worker(
+        f"celery -A app.tasks worker --loglevel=info --pool={pool} {OPTIONS}"
+    )
+    bench.enqueue("work", "job", 2 * JOB_SECONDS)
+    bench.wait_for_start("job")
+    stop(worker)
+    worker.signal(signal.SIGHUP)
+    assert worker.wait(SHUTDOWN) == 0
+    assert jobs.effects() == {"job": 1}
+    assert worker.log_text().count("ready.") == 1
+
+
 @pytest.mark.timeout(120)
 def test_a_second_sighup_while_a_worker_starts_again_does_not_end_it(shell: Shell) -> None:
     worker = shell.start_worker(
@@ -129,6 +157,17 @@ def test_beat_restarts_at_sighup_with_its_pid(way: str, shell: Shell) -> None:
     assert "Traceback" not in beat.log_text()
     beat.signal(signal.SIGTERM)
     assert beat.wait(SHUTDOWN) == 0
+
+
+@pytest.mark.timeout(120)
+def test_sigterm_stops_a_beat_that_was_also_sent_sighup(shell: Shell) -> None:
+    """Python handles pending signals by number, so SIGHUP first."""
+    beat = shell.start("celery -A app.tasks beat --loglevel=info")
+    beat.wait_for_line(BEAT_IS_READY, timeout=READY)
+    for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGHUP, signal.SIGCONT):
+        beat.signal(number)
+    assert beat.wait(SHUTDOWN) == 0
+    assert beat.log_text().count("beat: Starting") == 1
 
 
 @pytest.mark.timeout(120)

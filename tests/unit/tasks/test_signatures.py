@@ -31,6 +31,8 @@ KNOWN = {
     "BaseTask.on_failure",
     "BaseTask.retry",
     "CheckedBeat.run",
+    "RestartingBeat.install_sync_handler",
+    "RestartingWorker.install_platform_tweaks",
     "WorkerThread.__init__",
     "WorkerThread.start",
     "WorkerThread.stop",
