@@ -36,8 +36,8 @@ class _Stream:
 def survive(main: Callable[[], int]) -> int:
     """Run a command to its end and return its exit status, whether or not its output is read.
 
-    Stopping at the first line that nobody reads would leave half of the work undone, and lose
-    the status for which a script called the command.
+    Stopping at the first unread line would leave half of the work undone. It would also lose
+    the exit status for which a script called the command.
     """
     sys.stdout, sys.stderr = _Stream(sys.stdout), _Stream(sys.stderr)
     return main()

@@ -1,4 +1,4 @@
-"""How an attempt ends: the table, and what an error of a body may do to its worker.
+"""How an attempt ends: the table of all ends, and errors that would harm a worker.
 
 Celery's pools expect an ``Exception`` from a task. With anything else they lose the slot,
 restart the task without a bound, or stop. So ``BaseTask`` looks up each end here, records it
@@ -34,7 +34,7 @@ LONGEST_TEXT = 2_000
 
 
 class Becomes(StrEnum):
-    """What becomes of the entry."""
+    """The entry's state after an attempt."""
 
     UNCHANGED = "unchanged"
     COMPLETED = "completed"
@@ -145,8 +145,8 @@ def unfinished(result: Any) -> UnfinishedWorkError | None:
 def text_of(error: BaseException) -> str:
     """Return the class and the text of ``error``, as a storable text of bounded length.
 
-    Raises nothing, whatever ``__str__`` does. What an ``AttemptError`` stands for is named
-    by its own text.
+    Raises nothing, whatever ``__str__`` does. The text of an ``AttemptError`` already begins
+    with the class of the error that it stands for.
     """
     name = type(error).__name__
     try:
@@ -164,8 +164,8 @@ def text_of(error: BaseException) -> str:
 def presentable(error: BaseException) -> Exception:
     """Return ``error``, or an ``AttemptError`` where it would harm a worker, log or result.
 
-    Harm is done by what is not an ``Exception``, what Celery takes for the end of a process,
-    and a text that cannot be read or written, or is longer than ``LONGEST_TEXT``.
+    Harmful are an error that is not an ``Exception``, one that Celery takes for the end of a
+    process, and a text that cannot be read or written, or is longer than ``LONGEST_TEXT``.
     """
     if isinstance(error, Exception) and not isinstance(error, _MISLEADING) and _reads_well(error):
         return error
@@ -181,7 +181,7 @@ def _reads_well(error: Exception) -> bool:
 
 
 def leave_to_the_process(error: BaseException, request: Any) -> None:
-    """Raise what ends ``request``'s process or greenlet from outside; else return.
+    """Raise ``error`` where it ends ``request``'s process or greenlet from outside; else return.
 
     A shutdown, a revocation and the pool's own time limit end a body by an exception too.
     Those must reach the pool, and leave the entry as it is.
@@ -201,7 +201,7 @@ def _is_from_outside(error: BaseException, kind: type[BaseException], request: A
     in_main_thread = threading.current_thread() is threading.main_thread()
     if issubclass(kind, WorkerShutdown | WorkerTerminate):
         # Raised by a signal handler, in the middle of a body of a solo or green pool.
-        return in_main_thread and stopping.is_told_to_stop()
+        return in_main_thread and stopping.stop_is_requested()
     if issubclass(kind, KeyboardInterrupt):
         # A worker has a handler of its own for Ctrl-C. A test that drains the outbox has not.
         return in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -97,7 +97,7 @@ class BaseTask(Task[P, R_co]):
             result = self.run(*args, **kwargs)
         except BaseException as error:
             attempts.leave_to_the_process(error, self.request)
-            # What self.retry() raised instead of a retry may be transient, and is final.
+            # An error that self.retry() raised instead of a retry is final, also a transient one.
             final = error is self.request.get("not_to_retry")
             how = attempts.how_raised(error, () if final else self.transient_errors)
             self._end(how, error)
@@ -198,7 +198,7 @@ class BaseTask(Task[P, R_co]):
 
     @property
     def due_at(self) -> datetime:
-        """The instant that this run stands for (UTC), the same in every retry and resend.
+        """The instant that this run stands for (UTC), the same in every attempt.
 
         The due instant of the beat entry that planned it, else when the work was first due;
         now, for a message that did not come from the outbox. It may lie hours back: it says
@@ -236,15 +236,15 @@ class BaseTask(Task[P, R_co]):
         For work of the outbox the next attempt is written into its entry, and published when
         it is due. ``countdown`` (seconds) or ``eta`` (aware) says when; without them the
         backoff does. Raises ``Retry``; ``exc`` itself, or
-        ``MaxRetriesExceededError``, after ``max_retries`` attempts; ``exc`` at once where a
+        ``MaxRetriesExceededError``, after ``max_retries`` retries; ``exc`` at once where a
         retry is pointless: an ``AssertionError``, or the end of the body by its guard; and
-        ``TypeError`` or ``ValueError`` for what no retry can be given (``check_call``).
+        ``TypeError`` or ``ValueError`` for arguments that are refused (``check_call``).
         """
         if isinstance(exc, AlreadyDoneError | AssertionError | Retry | Ignore | Reject):
             raise exc
         retries.check_call(self.name, args, kwargs, exc, eta, countdown)
         exc = None if exc is None else attempts.presentable(exc)
-        # What is raised instead of a retry may be transient: it must not be retried after all.
+        # An error that is raised instead of a retry may be transient, but is not retried.
         self.request.update(not_to_retry=exc)
         tries = self.request.retries
         if countdown is None and eta is None:
@@ -300,19 +300,19 @@ class BaseTask(Task[P, R_co]):
     def bury(self, delivery: Delivery, error: str, *, traceback: str | None = None) -> None:
         """Make a dead letter of ``delivery``, whose last attempt ended with ``error``.
 
-        Raises nothing: what cannot be recorded is logged.
+        Raises nothing: a failure to record it is logged.
         """
         try:
             with db.transaction() as session:
                 guard.bury(session, delivery, error=error, now=clock.utcnow(), traceback=traceback)
         except self.transient_errors as failure:
-            # The entry stays pending, its message is gone: the pump sends it again.
+            # The entry stays pending without a message, so the relay republishes it.
             logger.warning("no dead letter for %s[%s]: %s", self.name, delivery.id, failure)
         except Exception:
             logger.exception("no dead letter for %s[%s]", self.name, delivery.id)
 
     def _return_to_entry(self, delivery: Delivery, error: str) -> datetime | None:
-        """Requeue ``delivery`` and return when it is due; ``None`` where that was too often."""
+        """Requeue ``delivery`` and return when it is due; ``None`` at ``MAX_DELIVERIES``."""
         now = clock.utcnow()
         due_at = now + timedelta(seconds=self.backoff(delivery.tries))
         with db.transaction() as session:
@@ -387,10 +387,10 @@ class BaseTask(Task[P, R_co]):
 
     @contextmanager
     def _bookkeeping(self) -> Iterator[None]:
-        """An outage while we write our own records is no failure of the task.
+        """Keep an outage of the entries' database from failing the task.
 
-        The entry stays as it was: pending, and soon without a message, so the pump sends it
-        again. A message without an entry is retried as Celery does.
+        The entry stays pending, and soon without a message, so the relay republishes it. A
+        message without an entry is retried as Celery does.
         """
         try:
             yield

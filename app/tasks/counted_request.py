@@ -1,4 +1,4 @@
-"""How a worker's main process counts what becomes of each task."""
+"""How a worker's main process counts the ends of tasks."""
 
 from time import monotonic
 from typing import Any
@@ -97,7 +97,7 @@ class CountedRequest(OutboxRequest):
         return self.delivery_info.get("routing_key")
 
     def _ended(self, state: TaskState) -> None:
-        # A hard time limit is told twice, as a time-out and as a failure.
+        # Celery reports a hard time limit twice, as a time-out and as a failure.
         if self._counted:
             return
         self._counted = True

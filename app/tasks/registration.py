@@ -1,4 +1,4 @@
-"""What a task must be to be registered. Every refusal names the task, its file and what to do."""
+"""Checks of a task at its registration. A refusal names the task, its file and what to do."""
 
 import inspect
 import math

@@ -17,7 +17,7 @@ from app.tasks.attempts import Becomes, How
 
 
 class OutboxRequest(Request):
-    """Gives the work of a killed child back to its outbox entry, and keeps people out of events.
+    """Requeues the entry of a killed child, and leaves personal data out of events.
 
     Celery would publish a copy with an ETA, or requeue without a bound. Bound to
     ``Task.Request`` (Celery docs, "Custom task classes": "Requests and custom requests").
@@ -26,7 +26,7 @@ class OutboxRequest(Request):
     _context: Any
 
     is_being_stopped = False
-    """Whether the pool was told to end the body: the task was revoked, or the worker stops."""
+    """Whether the pool is to end the body: the task was revoked, or the worker stops."""
     hard_limit: float | None = None
     """Seconds; set when the pool is given the task."""
     _in_the_pool: Any = None
@@ -41,9 +41,10 @@ class OutboxRequest(Request):
 
     @property
     def is_over_in_the_pool(self) -> bool:
-        """Whether the pool has finished the task, as far as it tells.
+        """Whether the pool has finished the task, as far as it reports.
 
-        A task that is over and still active has lost its slot: nobody was told of its end.
+        A task that has finished but is still active has lost its slot: its end was never
+        reported.
         """
         result = self._in_the_pool
         if result is None:
@@ -55,7 +56,7 @@ class OutboxRequest(Request):
         return bool(ready is not None and ready())
 
     def give_up(self) -> None:
-        """Requeue a task that is over in the pool, where nobody was told how it ended."""
+        """Requeue a task that has finished in the pool, and whose end was not reported."""
         if self.is_over_in_the_pool:
             self.on_failure(_lost("its end was not reported"))
 
@@ -75,7 +76,7 @@ class OutboxRequest(Request):
     ) -> Any:
         self._in_the_pool = None
         error = getattr(exc_info.exception, "exc", exc_info.exception)
-        # What Celery is told of a process that ended, by whatever part of Celery tells it.
+        # Any part of Celery may report a dead process in this form.
         if isinstance(error, SystemExit | KeyboardInterrupt):
             if self._already_cancelled or self._already_revoked:  # type: ignore[attr-defined]
                 return super().on_failure(
@@ -115,10 +116,10 @@ class OutboxRequest(Request):
             self.task.request_stack.pop()
 
     def send_event(self, type: str, **fields: Any) -> None:
-        """As Celery's, but that what it shows of an error quotes no person's data.
+        """Send Celery's event, without the personal data that an error's text may quote.
 
-        The start of a task also says when its message was published, in which queue, and
-        whose trace it belongs to: who hears the events can so tell how long it waited.
+        The event of a start also has the message's queue, trace and time of publication, from
+        which a monitor computes how long the task waited.
         """
         if type == "task-started" and PUBLISHED_AT_HEADER in self.request_dict:
             fields["queue"] = self.delivery_info.get("routing_key")

@@ -36,10 +36,10 @@ def install(app: Celery) -> None:
     app.Worker = app.subclass_with_self(RestartingWorker)  # type: ignore[misc]
 
 
-def is_told_to_stop() -> bool:
-    """Return whether this worker has been given the exit status with which it is to stop."""
+def stop_is_requested() -> bool:
+    """Return whether a signal or a check has requested that this worker stops."""
     asked = (state.should_stop, state.should_terminate)
-    # The status of an orderly stop is 0, which equals False.
+    # Each is an exit status or a flag. The status of an orderly stop is 0, which equals False.
     return any(status is not None and status is not False for status in asked)
 
 
@@ -55,7 +55,7 @@ class RestartingWorker(Worker):
 
         def is_stopping() -> bool:
             # For ``celery control shutdown`` Celery stops the blueprint alone.
-            return is_told_to_stop() or worker.blueprint.state in _ENDING
+            return stop_is_requested() or worker.blueprint.state in _ENDING
 
         stop_for_good = _restart_at_hang_up(stop, is_stopping)
         # Celery sends this for SIGTERM, SIGINT and SIGQUIT, and not for SIGHUP.
@@ -84,11 +84,11 @@ def _restart_at_hang_up(
 ) -> Callable[[], None]:
     """Make SIGHUP call ``stop``, which ends this process in an orderly way, and start it again.
 
-    SIGHUP does nothing while ``is_stopping``. Return what another stop is to call: after it
-    the process is not started again, whether SIGHUP came before or comes later.
+    SIGHUP does nothing while ``is_stopping``. Any other stop must call the function that is
+    returned. After it the process does not start again, whether SIGHUP came before or after.
 
-    In a terminal SIGHUP means that the window was closed: there it ends the process, as Celery
-    has it.
+    In a terminal SIGHUP means that the window was closed. There it ends the process, as in
+    stock Celery.
     """
     for_good = False
 

@@ -110,7 +110,7 @@ class Watchdog(WorkerThread):
         )
 
     def _give_up_lost_slots(self) -> None:
-        """Requeue what the pool has finished and Celery has not noticed, at the second look.
+        """Requeue tasks whose end the pool did not report, at the second look.
 
         Celery counts such a task as running, so its slot and its message would be lost for
         as long as the worker lives.
@@ -118,7 +118,8 @@ class Watchdog(WorkerThread):
         lost = {request for request in snapshot(state.active_requests) if _is_lost(request)}
         for request in lost & self._lost:
             logger.error(
-                "slot lost: %s[%s] is over in the pool, and its worker was not told: requeued",
+                "slot lost: %s[%s] has finished in the pool and its end was not reported. "
+                "Requeueing it",
                 request.task.name,
                 request.id,
             )

@@ -106,5 +106,5 @@ def test_a_slot_that_celery_takes_for_busy_comes_back(bench: JobBench, pool: str
     bench.enqueue("work", "next")
     bench.wait_for_effects(1, timeout=30)
     assert worker.alive
-    assert f"slot lost: losing.job[{entry_id}] is over in the pool" in worker.log_text()
+    assert f"slot lost: losing.job[{entry_id}] has finished in the pool" in worker.log_text()
     assert jobs.starts() == {"lost": 1, "next": 1}
