@@ -123,11 +123,24 @@ def described(entry: OutboxEntry) -> dict[str, Any]:
         "finished_at": entry.finished_at,
         "tries": entry.tries,
         "retrying_since": entry.retrying_since,
+        "waits_for": waits_for(entry),
         "publishes": entry.publishes,
         "resent": entry.resent,
         "deliveries": entry.deliveries,
         "errors": entry.errors,
     }
+
+
+def waits_for(entry: OutboxEntry) -> str | None:
+    """What postpones the next attempt, such as a rate limit; None where nothing does."""
+    waits = entry.state is OutboxState.PENDING and entry.published_at is None
+    return printable(entry.waits_for) if waits and entry.waits_for else None
+
+
+def and_why(entry: OutboxEntry) -> str:
+    """Return the words behind the due time of an entry that something postpones."""
+    reason = waits_for(entry)
+    return f", waits for {reason}" if reason else ""
 
 
 def last_error(entry: OutboxEntry) -> str:
@@ -188,7 +201,7 @@ def _verdict(entry: OutboxEntry, waiting: timedelta) -> str:
         case OutboxState.DEAD:
             return f"dead, {one_line(last_error(entry))}"
         case OutboxState.PENDING if waiting < timedelta(0):
-            return f"pending, due in {age(-waiting)}"
+            return f"pending, due in {age(-waiting)}{and_why(entry)}"
         case OutboxState.PENDING if entry.published_at is None:
             return f"pending, due for {age(waiting)}, not published"
         case OutboxState.PENDING:

@@ -46,7 +46,9 @@ def add_to(topics: Any) -> None:
     show = actions.add_parser("show", help="one entry, whatever its state")
     show.add_argument("id", metavar="ID", help="an id, or a unique beginning of one")
     show.set_defaults(run=_show)
-    retry = actions.add_parser("retry", help="make the next attempt of failed work due now")
+    retry = actions.add_parser(
+        "retry", help="make the next attempt of failed or postponed work due now"
+    )
     retry.set_defaults(run=_retry)
     cancel = actions.add_parser("cancel", help="cancel pending entries")
     add_yes(cancel)
@@ -167,7 +169,9 @@ def _list(chosen: argparse.Namespace) -> int:
                     status.stage(entry, now=now),
                     entry.queue,
                     entries.attempts(entry),
-                    _when((entry.finished_at or entry.created_at) if ended else entry.due_at, now),
+                    _when(entry.finished_at or entry.created_at, now)
+                    if ended
+                    else _due(entry, now),
                     entries.last_error(entry),
                 )
                 for entry in of_task
@@ -179,6 +183,11 @@ def _list(chosen: argparse.Namespace) -> int:
         print(f"{total - len(found):,} more are not shown: --json lists all")
     print(f"{COMMAND} show ID | retry ID | cancel ID")
     return 0
+
+
+def _due(entry: OutboxEntry, now: datetime) -> str:
+    when = _when(entry.due_at, now)
+    return when + entries.and_why(entry) if entry.due_at > now else when
 
 
 def _check_names(wanted: Wanted) -> None:
@@ -240,7 +249,7 @@ def _show(chosen: argparse.Namespace) -> int:
     entries.show(entry, waiting=clock.utcnow() - entry.due_at)
     print()
     if entry.state is OutboxState.PENDING:
-        retry = f"retry {entry.id} | " if entry.tries else ""
+        retry = f"retry {entry.id} | " if entry.tries or entries.waits_for(entry) else ""
         print(f"{COMMAND} {retry}cancel {entry.id}")
     if entry.state is OutboxState.DEAD:
         print(f"python -m app.admin deadletters retry {entry.id}")

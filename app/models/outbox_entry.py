@@ -104,6 +104,9 @@ class OutboxEntry(Base):
     retrying_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """When the first of these attempts failed; null where none did, or an older version of this
     code rescheduled the entry."""
+    waits_for: Mapped[str | None] = mapped_column(String(255))
+    """What postponed the message of this attempt last, such as ``rate limit 6/m``; null where
+    nothing did. An attempt that was postponed has not failed yet."""
     due_instant: Mapped[datetime | None] = mapped_column(UtcDateTime)
     """The instant that the run stands for: the beat entry's, else when it was first due.
     ``due_at`` moves with each retry, this does not."""
@@ -123,8 +126,10 @@ class OutboxEntry(Base):
 
     @classmethod
     def retrying(cls) -> ColumnElement[bool]:
-        """The condition that an entry is pending and its last attempt failed, for its index."""
-        return cls.pending() & (OUTBOX_ENTRIES.c.tries > literal_column("0"))
+        """The condition that an entry is pending, its last attempt failed, and nothing has
+        postponed the next one since. The index holds those that meet the first two."""
+        failed = OUTBOX_ENTRIES.c.tries > literal_column("0")
+        return cls.pending() & failed & OUTBOX_ENTRIES.c.waits_for.is_(None)
 
     @classmethod
     def dead(cls) -> ColumnElement[bool]:

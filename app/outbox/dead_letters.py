@@ -167,6 +167,7 @@ def _pending_again(now: datetime) -> dict[str, Any]:
         "deliveries": 0,
         "tries": 0,
         "retrying_since": None,
+        "waits_for": None,
     }
 
 

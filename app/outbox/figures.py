@@ -57,7 +57,8 @@ _OLDEST_RETRYING = (
 
 @dataclass(frozen=True)
 class Retrying:
-    """Pending entries of one task whose last attempt failed."""
+    """Pending entries of one task whose last attempt failed, and whose next one nothing has
+    postponed."""
 
     number: int
     oldest_seconds: float | None

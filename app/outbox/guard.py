@@ -142,6 +142,7 @@ def put_back(
     entry.kwargs = entry.kwargs if kwargs is None else kwargs
     entry.tries += 1
     entry.retrying_since = entry.retrying_since or now
+    entry.waits_for = None
     entry.published_at = None
     entry.publishes = 0
     entry.deliveries = deliveries
@@ -205,16 +206,18 @@ def postpone(
     return put_back(session, delivery, due_at=due_at, error=error, now=now)
 
 
-def wait(session: Session, delivery: Delivery, *, due_at: datetime) -> bool:
-    """Publish the delivery's work again at ``due_at``, without counting a try.
+def wait(session: Session, delivery: Delivery, *, due_at: datetime, waits_for: str) -> bool:
+    """Publish the delivery's work again at ``due_at`` (UTC), without counting a try.
 
-    For a message that came too early. Returns whether its entry waits now: not where it
-    is no longer pending, or in another try.
+    For a message that came too early. ``waits_for`` is the reason in a few words, which
+    operators see. It stays until the attempt is rescheduled: an attempt that was postponed has
+    not begun, also while its message waits in a queue. Returns whether the entry waits now:
+    False where it is no longer pending, or in another try.
     """
     postponed = session.scalar(
         update(OutboxEntry)
         .where(_is_pending_row(delivery), OutboxEntry.tries == delivery.tries)
-        .values(due_at=due_at, published_at=None, publishes=0)
+        .values(due_at=due_at, published_at=None, publishes=0, waits_for=waits_for)
         .returning(OutboxEntry.id)
         .execution_options(synchronize_session=False)
     )

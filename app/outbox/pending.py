@@ -42,8 +42,8 @@ def cancel_batch(
 def attempt_now(session: Session, entry_ids: Sequence[str], *, now: datetime) -> list[str]:
     """Make entries that wait for their next attempt due at ``now``; returns their ids.
 
-    They keep their failed attempts. Entries that have not failed, are due already, are
-    published or have ended are left as they are.
+    They keep their failed attempts. Entries that have neither failed nor been postponed, are
+    due already, are published or have ended are left as they are.
     """
     made = session.scalars(
         update(OutboxEntry)
@@ -72,4 +72,6 @@ def attempt_all_now(session: Session, task: str, *, now: datetime, limit: int = 
 
 
 def _waits_for_attempt(now: datetime) -> tuple[ColumnElement[bool], ...]:
-    return (OutboxEntry.retrying(), OutboxEntry.published_at.is_(None), OutboxEntry.due_at > now)
+    failed_or_postponed = (OutboxEntry.tries > 0) | OutboxEntry.waits_for.is_not(None)
+    unpublished = OutboxEntry.pending() & OutboxEntry.published_at.is_(None)
+    return (unpublished, OutboxEntry.due_at > now, failed_or_postponed)

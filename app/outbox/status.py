@@ -74,7 +74,7 @@ class OfTask:
 
     pending: int
     retrying: int
-    """Pending ones whose last attempt failed."""
+    """Pending ones whose last attempt failed, and whose next one nothing has postponed."""
     dead: int
     oldest: timedelta | None
     """For how long the oldest pending one has been due."""
@@ -116,7 +116,7 @@ def stage(entry: OutboxEntry, *, now: datetime) -> str:
     """The most telling of ``STATES`` that the entry is in."""
     if entry.state is not OutboxState.PENDING:
         return entry.state.value
-    if entry.tries:
+    if entry.tries and entry.waits_for is None:
         return "retrying"
     if entry.published_at is not None:
         return "published"

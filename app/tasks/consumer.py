@@ -337,9 +337,10 @@ class OutboxConsumer(Consumer):
             return False
         now = clock.utcnow()
         due_at = now + timedelta(seconds=line.postponement(entropy.rng()))
+        limit = f"rate limit {request.task.rate_limit}"
         try:
             with db.transaction() as session:
-                guard.wait(session, delivery, due_at=due_at)
+                guard.wait(session, delivery, due_at=due_at, waits_for=limit)
         except BaseTask.transient_errors as error:
             logger.warning("held, it cannot be postponed (%s): %s", error, delivery.id)
             return False
@@ -347,7 +348,7 @@ class OutboxConsumer(Consumer):
             # The message is not at fault: on_message must not make a dead letter of it.
             logger.exception("held, it cannot be postponed: %s", delivery.id)
             return False
-        why = f"rate limit {request.task.rate_limit}: postponed to {due_at:%Y-%m-%d %H:%M:%S} UTC"
+        why = f"{limit}: postponed to {due_at:%Y-%m-%d %H:%M:%S} UTC"
         logger.info("%s[%s] %s", delivery.task, delivery.id, why)
         request.send_event("task-retried", exception=why, traceback="")
         request.acknowledge()

@@ -232,7 +232,8 @@ def _outbox(records: Records | None) -> Iterable[Metric]:
     )
     retrying = GaugeMetricFamily(
         "outbox_retrying",
-        "Pending entries whose last attempt failed.",
+        "Pending entries whose last attempt failed, and whose next one does not wait for a rate "
+        "limit.",
         labels=["task", "queue"],
     )
     retrying_for = GaugeMetricFamily(

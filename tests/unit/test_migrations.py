@@ -117,6 +117,23 @@ def test_0004_keeps_what_beats_remember_and_can_be_taken_back(empty_database: En
     assert seen == Seen("x", datetime(2026, 3, 1, 12, tzinfo=UTC))
 
 
+def test_0006_keeps_work_and_can_be_taken_back(with_a_lesson: Engine) -> None:
+    upgrade(with_a_lesson, "0005")
+    run(
+        with_a_lesson,
+        "INSERT INTO outbox_entries (id, task, args, kwargs, queue, priority, state, created_at,"
+        " due_at, publishes, resent, deliveries, tries, errors) VALUES ('a', 'x', '[]', '{}',"
+        " 'email', 4, 'pending', '2026-03-01 12:00:00', '2026-03-01 12:00:00', 0, 0, 0, 3, '[]')",
+    )
+    upgrade(with_a_lesson, "0006")
+    with with_a_lesson.connect() as connection:
+        waits = connection.execute(text("SELECT tries, waits_for FROM outbox_entries")).one()
+    assert waits == (3, None)
+    downgrade(with_a_lesson, "0005")
+    with with_a_lesson.connect() as connection:
+        assert connection.scalar(text("SELECT tries FROM outbox_entries")) == 3
+
+
 def test_0005_keeps_work_that_is_retried_and_can_be_taken_back(with_a_lesson: Engine) -> None:
     upgrade(with_a_lesson, "0003")
     run(

@@ -11,7 +11,8 @@ from app.admin import entries
 from app.admin.outbox import PUMP_PATIENCE
 from app.admin.output import WIDTH
 from app.models import OutboxEntry, OutboxState
-from app.outbox import pending
+from app.outbox import guard, pending
+from app.outbox.guard import Delivery
 from tests.fakes import FakeBroker, FakeClock
 from tests.unit.admin.conftest import (
     TASK,
@@ -164,6 +165,60 @@ def test_an_entry_that_is_retried_shows_since_when(
     assert (shown["tries"], shown["retrying_since"]) == (3, now.now.isoformat())
     waiting = planned()
     assert "retrying   -" in admin("outbox", "show", waiting).lines
+
+
+def postponed(entry_id: str, now: FakeClock, tries: int) -> None:
+    with db.transaction() as session:
+        assert guard.wait(
+            session,
+            Delivery(entry_id, TASK, tries=tries),
+            due_at=now.now + timedelta(minutes=4),
+            waits_for="rate limit 6/m",
+        )
+
+
+@pytest.mark.parametrize("tries", [0, 1])
+def test_an_entry_that_waits_for_its_rate_limit_shows_that(
+    admin: Admin, database: Engine, now: FakeClock, tries: int
+) -> None:
+    entry_id = failing(now, attempts=tries)
+    postponed(entry_id, now, tries)
+    shown = admin("outbox", "show", entry_id)
+    assert shown.lines[0] == f"{entry_id}: pending, due in 4m, waits for rate limit 6/m"
+    assert shown.lines[-1] == f"python -m app.admin outbox retry {entry_id} | cancel {entry_id}"
+    assert admin("outbox", "show", entry_id, "--json").json["waits_for"] == "rate limit 6/m"
+    row = admin("outbox", "list").lines[4].split()
+    assert row[1:10] == f"later email {tries} in 4m, waits for rate limit".split()
+
+
+@pytest.mark.parametrize("tries", [0, 1])
+def test_an_entry_that_is_published_or_over_waits_for_no_rate_limit(
+    admin: Admin, database: Engine, now: FakeClock, tries: int
+) -> None:
+    published, cancelled = failing(now, attempts=tries), failing(now, attempts=tries)
+    for entry_id in (published, cancelled):
+        postponed(entry_id, now, tries)
+    publish(published, now)
+    admin("outbox", "cancel", cancelled)
+    for entry_id in (published, cancelled):
+        shown = admin("outbox", "show", entry_id)
+        assert "rate limit" not in shown.out
+        assert admin("outbox", "show", entry_id, "--json").json["waits_for"] is None
+
+
+@pytest.mark.parametrize("tries", [0, 1])
+@pytest.mark.parametrize("chosen", ["id", "all"])
+def test_an_entry_that_waits_for_its_rate_limit_can_be_made_due(
+    admin: Admin, database: Engine, now: FakeClock, tries: int, chosen: str
+) -> None:
+    """For instance because the limit was raised."""
+    entry_id = failing(now, attempts=tries)
+    postponed(entry_id, now, tries)
+    planned(at=now.now + timedelta(minutes=4))
+    choice = [entry_id] if chosen == "id" else ["--all", "--task", TASK]
+    answer = admin("outbox", "retry", *choice)
+    assert (answer.status, answer.out.count("1 entry")) == (0, 1)
+    assert " due for " in admin("outbox", "show", entry_id).lines[0]
 
 
 def test_a_pending_entry_is_cancelled_and_stays_so(

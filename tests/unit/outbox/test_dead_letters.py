@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 
 from app import db, outbox
 from app.models import OutboxEntry, OutboxState
@@ -232,9 +232,11 @@ def test_a_retried_dead_letter_is_not_taken_for_one_that_was_retrying_all_the_ti
     database: Engine, broker: FakeBroker, now: FakeClock
 ) -> None:
     entry_id = dead(now)
+    with db.transaction() as session:
+        session.execute(update(OutboxEntry).values(waits_for="rate limit 6/m"))
     now.advance(days=1)
     retry(now, entry_id)
-    assert entry(entry_id).retrying_since is None
+    assert (entry(entry_id).retrying_since, entry(entry_id).waits_for) == (None, None)
     with db.transaction() as session:
         guard.put_back(session, Delivery(entry_id, TASK), due_at=now.now, error="x", now=now.now)
     assert entry(entry_id).retrying_since == now.now

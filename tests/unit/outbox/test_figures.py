@@ -176,6 +176,24 @@ def test_an_attempt_that_runs_now_keeps_its_entry_among_the_retrying(
     assert retrying(now)[TASK].oldest_seconds == 5
 
 
+def test_an_entry_that_only_waits_for_its_rate_limit_is_not_retrying(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    """Neither until it is published again, nor until its attempt begins; a failure counts."""
+    entry_id = failing(now, "x")
+    now.advance(minutes=10)
+    second = Delivery(entry_id, TASK, tries=1)
+    with db.transaction() as session:
+        guard.wait(session, second, due_at=now.now, waits_for="rate limit 6/m")
+    assert retrying(now) == {}
+    with db.transaction() as session:
+        session.execute(update(OutboxEntry).values(published_at=now.now))
+    assert retrying(now) == {}
+    with db.transaction() as session:
+        guard.put_back(session, second, due_at=now.now, error="x", now=now.now)
+    assert retrying(now)[TASK].oldest_seconds == 600
+
+
 def test_an_outage_is_told_apart_from_items_that_are_refused_one_by_one(
     database: Engine, now: FakeClock
 ) -> None:

@@ -231,8 +231,9 @@ def test_a_message_that_came_too_early_waits_in_its_entry_without_a_try(
     delivery = enqueue()
     due_at = now.now + timedelta(minutes=1)
     with db.transaction() as session:
-        assert guard.wait(session, delivery, due_at=due_at)
+        assert guard.wait(session, delivery, due_at=due_at, waits_for="rate limit 6/m")
     waits = entry(delivery.id)
+    assert waits.waits_for == "rate limit 6/m"
     assert (waits.state, waits.due_at, waits.published_at) == (OutboxState.PENDING, due_at, None)
     assert (waits.tries, waits.errors) == (0, [])
 
@@ -243,13 +244,24 @@ def test_a_message_of_an_earlier_try_or_of_finished_work_postpones_nothing(
     delivery = enqueue()
     with db.transaction() as session:
         guard.put_back(session, delivery, due_at=now.now, error="first", now=now.now)
-        assert not guard.wait(session, delivery, due_at=now.now + timedelta(hours=1))
+        due_at = now.now + timedelta(hours=1)
+        assert not guard.wait(session, delivery, due_at=due_at, waits_for="rate limit 6/m")
     assert entry(delivery.id).due_at == now.now
     finished = enqueue()
     assert done(finished, now)
     with db.transaction() as session:
-        assert not guard.wait(session, finished, due_at=now.now)
+        assert not guard.wait(session, finished, due_at=now.now, waits_for="rate limit 6/m")
     assert entry(finished.id).state is OutboxState.DONE
+
+
+def test_the_next_attempt_waits_for_nothing_yet(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    delivery = enqueue()
+    with db.transaction() as session:
+        guard.wait(session, delivery, due_at=now.now, waits_for="rate limit 6/m")
+        guard.put_back(session, delivery, due_at=now.now, error="no", now=now.now)
+    assert entry(delivery.id).waits_for is None
 
 
 def test_an_entry_keeps_the_instant_at_which_its_first_attempt_failed(

@@ -307,6 +307,7 @@ def test_a_message_that_cannot_be_postponed_waits_in_the_worker(
     receive(worker, 1 + SHORTEST_LINE)
     request: Any = Request(99)
     request.message, request.eta = None, None
+    request.task = worker.app.tasks["slow"]
     worker._limit_task(request, worker.task_buckets["slow"], 1)
     assert worker.qos.value == 2 + SHORTEST_LINE + 1
 
