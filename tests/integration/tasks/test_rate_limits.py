@@ -201,3 +201,18 @@ def test_the_watchdog_leaves_alone_a_worker_whose_messages_all_wait(bench: JobBe
     sleep(9)
     assert worker.alive
     assert "stuck: " not in worker.log_text()
+
+
+@pytest.mark.timeout(120)
+def test_what_waits_in_a_worker_is_counted_in_its_prefetch_count(bench: JobBench) -> None:
+    """As the page on operations says: ``inspect reserved`` does not list it."""
+    worker = start_worker(bench)
+    for number in range(7):
+        jobs.celery_app.send_task("limited.slow", (f"foreign {number}",), ignore_result=True)
+    bench.wait_until(lambda: len(jobs.effects()) == 1 and held(bench) == 6, timeout=30)
+    inspect = jobs.celery_app.control.inspect(timeout=5, limit=1)
+    [reserved] = inspect.reserved().values()
+    [scheduled] = inspect.scheduled().values()
+    [stats] = inspect.stats().values()
+    assert (reserved, scheduled, stats["prefetch_count"]) == ([], [], SLOTS + 6)
+    assert worker.alive
