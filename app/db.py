@@ -84,13 +84,14 @@ _forking = RLock()
 
 
 @contextmanager
-def no_fork() -> Iterator[None]:
+def no_fork(*, always: bool = False) -> Iterator[None]:
     """Hold back a fork of this process: for a thread that reads SQLite beside the main one.
 
     A fork closes the idle connections first, but not one that a thread is using. A
-    server's connection may cross it, for the child leaves that alone.
+    server's connection may cross it, for the child leaves that alone. ``always`` holds the fork
+    back whatever the database is: for a thread that takes locks which a child would inherit.
     """
-    with _forking if engine().dialect.name == "sqlite" else nullcontext():
+    with _forking if always or engine().dialect.name == "sqlite" else nullcontext():
         yield
 
 

@@ -233,10 +233,12 @@ def _warn_of_namesakes(app: Celery, name: str) -> None:
     """Warn where another worker has this one's name; Celery's remote control mixes them up.
 
     In containers both may have the same process id, so two answers are enough. One answer
-    is another worker's where this one's solo pool is busy.
+    is another worker's where this one's solo pool is busy. A prefork child that is replaced
+    meanwhile is forked afterwards: it would inherit locks of Celery's pool of connections.
     """
     try:
-        pids = pids_of(app, name, timeout=NAMESAKE_SECONDS)
+        with db.no_fork(always=True):
+            pids = pids_of(app, name, timeout=NAMESAKE_SECONDS)
     except (OperationalError, RedisError, OSError):
         return
     others = len(pids) - 1 if os.getpid() in pids else len(pids)
