@@ -77,7 +77,7 @@ def _list(chosen: argparse.Namespace) -> int:
         numbers=(1, 2),
     )
     print()
-    print(f"{COMMAND} pause NAME...    workers take nothing from them; planning goes on")
+    print(f"{COMMAND} pause NAME...    workers take nothing from them, planning goes on")
     print(f"{COMMAND} resume NAME...")
     print(f"{COMMAND} purge NAME       cancels all pending work of the queue")
     return 0
@@ -117,10 +117,11 @@ def _purge(chosen: argparse.Namespace) -> int:
         # Half done is safe: workers skip the messages of cancelled entries.
         left = str(error)
     if chosen.json:
-        as_json({"queue": name, "cancelled": cancelled, "removed": removed})
+        told = {"queue": name, "cancelled": cancelled, "removed": removed}
+        as_json(told if left is None else told | {"error": left})
     elif left is not None:
         print(f"{name}: {several(cancelled, 'entry')} cancelled, its messages are left: {left}")
-        print(f"workers skip messages of cancelled entries; for others: {COMMAND} purge {name}")
+        print(f"workers skip messages of cancelled entries. For others: {COMMAND} purge {name}")
     elif cancelled or removed:
         print(
             f"{name} is purged: {several(cancelled, 'entry')} cancelled, "
@@ -164,7 +165,7 @@ def _told(chosen: argparse.Namespace, changed: list[str], verb: str, otherwise: 
     for name in dict.fromkeys(chosen.names):
         print(f"{name} is {verb}" if name in changed else f"{name} {otherwise}")
     if changed:
-        print("all workers obey within seconds; what is running goes on")
+        print("all workers obey within seconds. What is running goes on")
     return 0
 
 

@@ -138,3 +138,23 @@ def test_a_redis_that_goes_away_in_the_middle_leaves_messages_that_are_skipped(
     assert answer.status == 1
     assert answer.lines[0] == "email: 1 entry cancelled, its messages are left: connection refused"
     assert state(entry) is OutboxState.CANCELLED
+
+
+def test_a_purge_that_redis_stopped_tells_machines_why(
+    admin: Admin, broker: FakeBroker, database: Engine
+) -> None:
+    planned()
+
+    def fail(*_: object) -> None:
+        broker.down = True
+
+    event.listen(database, "commit", fail)
+    answer = admin("queues", "purge", "email", "--yes", "--json")
+    event.remove(database, "commit", fail)
+    assert answer.status == 1
+    assert answer.json == {
+        "queue": "email",
+        "cancelled": 1,
+        "removed": 0,
+        "error": "connection refused",
+    }
