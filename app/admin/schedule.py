@@ -98,7 +98,7 @@ def _run(chosen: argparse.Namespace) -> int:
         print(f"  ... {len(of_entry) - 2 * EDGE:,} more")
         _lines(of_entry[-EDGE:], zone)
     print()
-    print("--json lists every run; --from DATE --to DATE looks at other days; --last at the past")
+    print("--json lists every run. --from DATE --to DATE lists other days, --last the last runs")
     return 0
 
 
@@ -207,13 +207,18 @@ def _run_last(chosen: argparse.Namespace) -> int:
         as_json(found)
         return 0
     conflicts = [entry["entry"] for entry in found if entry["conflict"]]
-    verdict = f"{several(len(found), 'beat entry')}, {load_settings().celery_timezone}"
+    zones = {entry["time_zone"] for entry in found}
+    verdict = several(len(found), "beat entry")
+    verdict += (
+        f" in {len(zones)} time zones" if len(zones) > 1 else "".join(f", {z}" for z in zones)
+    )
     if conflicts:
         verdict += f": beats disagree about {len(conflicts)} of them"
     print(verdict)
     for entry in found:
         print()
-        print(one_line(f"{entry['entry']} ({entry['task'] or 'not in the schedule of this code'})"))
+        heading = f"{entry['entry']} ({entry['task'] or 'not in the schedule of this code'})"
+        print(one_line(f"{heading}, {entry['time_zone']}" if len(zones) > 1 else heading))
         for line in _of_last(entry):
             print(line)
     if conflicts:

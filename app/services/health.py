@@ -329,7 +329,7 @@ def _of_conflicts(conflicts: Mapping[str, tuple[Kept, ...]]) -> list[str]:
         said.insert(0, "the definition of a beat of an older version is in force")
     return [
         f"beats disagree about {name}{_and_others(len(conflicts))}: {', '.join(said)}. "
-        "Stop the beat that is wrong (python -m app.admin schedule --last)"
+        "Stop the beat that is wrong. python -m app.admin schedule --last lists all"
     ]
 
 

@@ -274,6 +274,18 @@ def test_an_entry_in_a_zone_of_its_own_is_told_in_it(
     timetable["nightly"]["schedule"].tz = ZoneInfo("Asia/Tokyo")
     assert nightly(admin)["time_zone"] == "Asia/Tokyo"
     assert nightly(admin)["next_run"]["local"] == "2026-07-02T04:00:00+09:00"
+    shown = admin("schedule", "--last").lines
+    assert shown[0] == "2 beat entries in 2 time zones"
+    assert f"nightly ({TASK}), Asia/Tokyo" in shown
+    assert any(line.startswith("often (") and line.endswith("), US/Eastern") for line in shown)
+
+
+def test_a_zone_that_all_entries_share_is_told_once(
+    database: Engine, admin: Admin, timetable: dict[str, Any], now: FakeClock
+) -> None:
+    shown = admin("schedule", "--last").out
+    assert shown.startswith("2 beat entries, US/Eastern\n")
+    assert shown.count("US/Eastern") == 1
 
 
 def test_last_and_days_are_refused_together(admin: Admin, now: FakeClock) -> None:

@@ -208,8 +208,8 @@ def test_two_definitions_of_one_entry_are_a_problem_that_names_both(
     found = check(broker)
     assert found.problems == (
         "beats disagree about nightly: 0 2 * * * UTC (host web-2) is in force, 0 2 * * * "
-        "US/Eastern (host web-1) is not. Stop the beat that is wrong (python -m app.admin schedule "
-        "--last)",
+        "US/Eastern (host web-1) is not. Stop the beat that is wrong. "
+        "python -m app.admin schedule --last lists all",
     )
     assert json.loads(json.dumps(found.as_dict()))["beat"]["conflicts"] == {
         "nightly": [
