@@ -231,7 +231,7 @@ def _verdict(seen: Status, retrying: Mapping[str, Retrying]) -> str:
         are = "has failed and is" if number == 1 else "have failed and are"
         return f"{several(number, 'entry')} {are} retried, the oldest for {_seconds(oldest)}"
     if seen.dead:
-        return f"{several(seen.dead, 'dead letter')}; the rest goes on"
+        return f"{several(seen.dead, 'dead letter')}, the rest goes on"
     due = seen.published + seen.unpublished
     if not due:
         return "nothing waits"
@@ -318,19 +318,34 @@ def _cancel(chosen: argparse.Namespace) -> int:
     schema.check(db.engine())
     if chosen.all:
         return _cancel_all(chosen)
-    if len(chosen.ids) > 1:
-        raise UsageError(f"{COMMAND} cancel: give one id, or --all --task NAME")
-    entry = _found(chosen.ids[0])
-    with db.transaction() as session:
-        cancelled = guard.cancel(session, entry.id, now=clock.utcnow())
-    entry = _found(entry.id)
+    with db.reading() as session:
+        ids = entries.whole_ids(session, chosen.ids)
+        states = dead_letters.states(session, ids)
+    number = list(states.values()).count(OutboxState.PENDING)
+    if number > 1:
+        confirm(f"Cancel {several(number, 'pending entry')}?", yes=chosen.yes)
+    cancelled = {entry_id for entry_id in ids if _cancel_one(entry_id)}
+    with db.reading() as session:
+        left = dict.fromkeys(ids, "purged") | dead_letters.states(session, ids)
     if chosen.json:
-        as_json({"id": entry.id, "cancelled": cancelled, "state": entry.state})
-    elif cancelled:
-        print(f"{entry.id} is cancelled: a message of it that still comes is skipped")
+        told = [
+            {"id": each, "cancelled": each in cancelled, "state": state}
+            for each, state in left.items()
+        ]
+        as_json(told if len(ids) > 1 else told[0])
     else:
-        print(f"{entry.id} is {entry.state}: left as it is")
-    return 0 if entry.state is OutboxState.CANCELLED else 1
+        for each, state in left.items():
+            if each in cancelled:
+                print(f"{each} is cancelled: a message of it that still comes is skipped")
+            else:
+                print(f"{each} is {state}: left as it is")
+    return int(set(left.values()) != {OutboxState.CANCELLED})
+
+
+def _cancel_one(entry_id: str) -> bool:
+    # A transaction for each: it waits for a task that has marked its entry, and locks no other.
+    with db.transaction() as session:
+        return guard.cancel(session, entry_id, now=clock.utcnow())
 
 
 def _cancel_all(chosen: argparse.Namespace) -> int:

@@ -131,7 +131,7 @@ def test_the_verdict_is_the_worst_of_what_there_is(
     now.now += PUMP_PATIENCE
     assert verdict() == "1 entry under way, the oldest due for 1m"
     dead(now)
-    assert verdict() == "1 dead letter; the rest goes on"
+    assert verdict() == "1 dead letter, the rest goes on"
     now.advance(seconds=1)
     assert verdict() == (
         "1 due entry not published, the oldest for 1m: does beat run, does Redis answer?"
@@ -221,6 +221,12 @@ def test_an_entry_that_waits_for_its_rate_limit_can_be_made_due(
     assert " due for " in admin("outbox", "show", entry_id).lines[0]
 
 
+def test_rescheduled_attempts_are_shown(admin: Admin, database: Engine, now: FakeClock) -> None:
+    shown = " ".join(admin("outbox", "show", failing(now, attempts=3)).out.split())
+    assert "attempts 3 rescheduled, 0 redelivered" in shown
+    assert "publishes 0 in this attempt, 0 resent in all" in shown
+
+
 def test_a_pending_entry_is_cancelled_and_stays_so(
     admin: Admin, database: Engine, now: FakeClock
 ) -> None:
@@ -238,6 +244,36 @@ def test_what_is_done_or_dead_is_not_cancelled(
     for entry_id, state in ((done(now), "done"), (dead(now), "dead")):
         answer = admin("outbox", "cancel", entry_id)
         assert (answer.status, answer.out) == (1, f"{entry_id} is {state}: left as it is\n")
+
+
+def test_several_entries_are_cancelled_after_a_question(
+    admin: Admin, database: Engine, now: FakeClock, typed: Callable[[str], None]
+) -> None:
+    one, other, finished, bystander = planned(), failing(now), done(now), planned()
+    chosen = (one, other, finished, one)
+    unasked = admin("outbox", "cancel", *chosen)
+    assert unasked.is_one_line_of_refusal
+    assert unasked.err.startswith("Cancel 2 pending entries? Add --yes")
+    typed("no\n")
+    assert admin("outbox", "cancel", *chosen).status == 2
+    assert "cancelled" not in states().values()
+    typed("y\n")
+    answer = admin("outbox", "cancel", *chosen)
+    assert (answer.status, len(answer.lines)) == (1, 3)
+    assert answer.lines[2] == f"{finished} is done: left as it is"
+    cancelled = {each for each, state in states().items() if state == "cancelled"}
+    assert (cancelled, states()[bystander]) == ({one, other}, "pending")
+    assert admin("outbox", "cancel", one, bystander, "--yes", "--json").json == [
+        {"id": one, "cancelled": False, "state": "cancelled"},
+        {"id": bystander, "cancelled": True, "state": "cancelled"},
+    ]
+
+
+def test_an_unknown_id_among_several_cancels_nothing(
+    admin: Admin, database: Engine, now: FakeClock
+) -> None:
+    assert admin("outbox", "cancel", planned(), "nobody", "--yes").is_one_line_of_refusal
+    assert set(states().values()) == {"pending"}
 
 
 def test_what_is_pending_is_listed_the_longest_due_first(
