@@ -22,7 +22,7 @@ def add_to(topics: Any) -> None:
         "backfill",
         help="count days of the past, or count them again",
         description="Count each day from FIRST to LAST, both included, in the schedule's time "
-        f"zone; at most {analytics.MOST_DAYS} days. A day that was counted is counted again.",
+        f"zone. At most {analytics.MOST_DAYS} days. A day that was counted is counted again.",
     )
     backfill.add_argument("first", type=day, metavar="FIRST", help="the first day: 2026-11-01")
     backfill.add_argument("last", type=day, metavar="LAST", help="the last day, included")
@@ -48,5 +48,5 @@ def _backfill(chosen: argparse.Namespace) -> int:
         as_json({"first": planned.first, "last": planned.last, "days": planned.days})
         return 0
     print(f"{several(planned.days, 'day')} will be counted, {planned.first} to {planned.last}")
-    print("beat publishes them within seconds; python -m app.admin outbox status")
+    print("beat publishes them within seconds. python -m app.admin outbox status")
     return 0

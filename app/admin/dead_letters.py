@@ -140,7 +140,7 @@ def _retry(chosen: argparse.Namespace) -> int:
     for entry_id, state in outcome.left.items():
         print(f"{entry_id} is no dead letter, it is {state}: left as it is")
     if outcome.retried:
-        print("beat publishes them within seconds; python -m app.admin outbox status")
+        print("beat publishes them within seconds. python -m app.admin outbox status")
     return int(cancelled)
 
 

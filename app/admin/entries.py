@@ -171,9 +171,9 @@ def show(entry: OutboxEntry, *, waiting: timedelta) -> None:
             ("due", instant(entry.due_at)),
             ("published", instant(entry.published_at)),
             ("finished", instant(entry.finished_at)),
-            ("tries", f"{entry.tries} put back, {entry.deliveries} redelivered"),
+            ("attempts", f"{entry.tries} rescheduled, {entry.deliveries} redelivered"),
             ("retrying", _since(entry)),
-            ("publishes", f"{entry.publishes} in this try, {entry.resent} resent in all"),
+            ("publishes", f"{entry.publishes} in this attempt, {entry.resent} resent in all"),
         ]
     )
     for error in entry.errors:

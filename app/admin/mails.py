@@ -141,8 +141,8 @@ def _show(chosen: argparse.Namespace) -> int:
 
 
 def _show_entry(entry: OutboxEntry) -> None:
-    failed = f", {several(entry.tries, 'attempt')} failed" if entry.tries else ""
-    print(f"{entry.id}: {status.stage(entry, now=clock.utcnow())}{failed}")
+    again = f", {several(entry.tries, 'attempt')} rescheduled" if entry.tries else ""
+    print(f"{entry.id}: {status.stage(entry, now=clock.utcnow())}{again}")
     errors = entries.errors_of(entry)
     if len(errors) > ERRORS_SHOWN:
         print(f"  {len(errors) - ERRORS_SHOWN:,} earlier errors are not shown")

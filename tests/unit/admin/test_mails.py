@@ -152,7 +152,7 @@ def test_why_a_mail_came_twice(admin: Admin, lesson: Booking, now: FakeClock) ->
     assert told["claims"].strip() == "2"
     message_id = f"<reminder_24h.{lesson.id}.{lesson.student_id}@instainstru.example>"
     assert told["message id"].strip() == message_id
-    assert f"{entry_id}: retrying, 1 attempt failed" in answer.out
+    assert f"{entry_id}: retrying, 1 attempt rescheduled" in answer.out
     assert f"  2026-07-01 12:00:00 UTC  {FATE_UNKNOWN}" in answer.lines
     shown = admin("mails", "show", str(email_id), "--json").json
     assert shown["message_id"] == message_id
