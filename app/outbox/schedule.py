@@ -7,12 +7,22 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, func, select, update
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from app import clock
 from app.db import insert_for
-from app.models import BEAT_DEFINITIONS, BEAT_ENTRIES, BeatEntry
+from app.models import BEAT_DEFINITIONS, BEAT_ENTRIES, BeatDefinition, BeatEntry
 from app.outbox.enqueue import enqueue_run
 
 logger = logging.getLogger(__name__)
@@ -419,6 +429,34 @@ def sign(
         ),
         rows,
     )
+
+
+def delete_definitions(session: Session, *, before: datetime, limit: int) -> int:
+    """Delete up to ``limit`` definitions that no beat has had since ``before``; how many.
+
+    The definition in force of an entry stays. One that was deleted is a new one to a beat that
+    has it after all, and is in force at once. Waits for no other transaction.
+    """
+    in_force_now = exists().where(_beat.name == _known.name, _beat.definition == _known.definition)
+    batch = (
+        select(_known.name, _known.definition)
+        .where(_known.seen_at < before, ~in_force_now)
+        .order_by(_known.seen_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("batch")
+    )
+    deleted = session.scalars(
+        delete(BeatDefinition)
+        .where(
+            tuple_(BeatDefinition.name, BeatDefinition.definition).in_(
+                select(batch.c.name, batch.c.definition)
+            )
+        )
+        .returning(BeatDefinition.name)
+        .execution_options(synchronize_session=False)
+    )
+    return len(deleted.all())
 
 
 def _missed(entry: PeriodicEntry, since: datetime, now: datetime) -> list[datetime]:

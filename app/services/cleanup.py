@@ -21,11 +21,14 @@ from app.models import (
     PasswordReset,
     UserSession,
 )
-from app.outbox import dead_letters, retention
+from app.outbox import dead_letters, retention, schedule
 from app.settings import Settings
 
 BATCH = 1000
 """Rows in one transaction: some milliseconds, for which SQLite's other writers wait."""
+
+DEFINITIONS_KEPT = timedelta(days=90)
+"""After its last sign of life: longer than a roll-back or a forgotten beat takes to come back."""
 
 WAITING = (EmailState.QUEUED, EmailState.SENDING)
 
@@ -88,7 +91,7 @@ def old_notifications(settings: Settings, *, now: datetime) -> dict[str, Deletio
 
 
 def old_rows(settings: Settings, *, now: datetime) -> dict[str, Deletion]:
-    """What the background work leaves behind: work, mails, password resets, broadcasts."""
+    """Work, mails, password resets, broadcasts and definitions of beats that are no longer used."""
 
     def ago(days: int) -> datetime:
         return now - timedelta(days=days)
@@ -123,6 +126,9 @@ def old_rows(settings: Settings, *, now: datetime) -> dict[str, Deletion]:
             Broadcast.id,
             Broadcast.finished_at,
             Broadcast.finished_at < ago(settings.broadcast_retention_days),
+        ),
+        "beat_definitions": lambda session, limit: schedule.delete_definitions(
+            session, before=now - DEFINITIONS_KEPT, limit=limit
         ),
     }
 

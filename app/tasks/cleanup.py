@@ -35,7 +35,7 @@ def delete_old_notifications(self: BaseTask) -> dict[str, Any]:
 
 @celery_app.task(base=BaseTask, bind=True, name="app.tasks.cleanup.delete_old_rows")
 def delete_old_rows(self: BaseTask) -> dict[str, Any]:
-    """Delete old work, dead letters, mails, password resets and broadcasts."""
+    """Delete old work, dead letters, mails, password resets, broadcasts and beat definitions."""
     return _sweep(self, cleanup.old_rows(load_settings(), now=clock.utcnow()))
 
 

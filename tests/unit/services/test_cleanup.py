@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 
 from app import db
 from app.models import (
+    BeatDefinition,
+    BeatEntry,
     Broadcast,
     EmailKind,
     EmailMessage,
@@ -245,6 +247,37 @@ def test_what_is_too_old_is_deleted_and_nothing_else(
         assert set(session.scalars(select(type(young[0]).id))) == expected
 
 
+def test_definitions_that_no_beat_has_had_for_long_are_deleted_but_never_the_one_in_force() -> None:
+    def definition(name: str, definition: str, seen_at: datetime) -> BeatDefinition:
+        return BeatDefinition(
+            name=name,
+            definition=definition,
+            schedule_hash="x",
+            description="x",
+            seen_at=seen_at,
+            host="x",
+        )
+
+    old, young = ago(90) - MICROSECOND, ago(90)
+    with db.transaction() as session:
+        session.add(
+            BeatEntry(name="nightly", schedule_hash="x", definition="in force", last_due=old)
+        )
+        session.add_all(
+            [
+                definition("nightly", "in force", old),
+                definition("nightly", "replaced", old),
+                definition("nightly", "replaced lately", young),
+                definition("of another name", "in force", old),
+            ]
+        )
+    assert Sweeper().sweep(old_rows()).deleted["beat_definitions"] == 2
+    assert Sweeper().sweep(old_rows()).deleted["beat_definitions"] == 0
+    with db.reading() as session:
+        left = set(session.scalars(select(BeatDefinition.definition)))
+    assert left == {"in force", "replaced lately"}
+
+
 def test_a_failed_mail_stays_as_long_as_its_dead_letter() -> None:
     settings = Settings(mail_retention_days=7, dead_letter_retention_days=90)
     with db.transaction() as session:
@@ -349,10 +382,11 @@ def test_each_deletion_finds_its_rows_by_an_index_and_sorts_nothing(
 
 
 def test_every_deletion_has_its_index() -> None:
-    assert set(all_deletions()) == set(INDEXES)
+    few = {"beat_definitions"}  # some for each entry of the schedule
+    assert set(all_deletions()) == set(INDEXES) | few
 
 
-@pytest.mark.parametrize("name", INDEXES)
+@pytest.mark.parametrize("name", [*INDEXES, "beat_definitions"])
 def test_on_postgresql_no_deletion_waits_for_a_row(database: Engine, name: str) -> None:
     seen: list[Any] = []
     with db.transaction() as session:
