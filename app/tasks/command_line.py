@@ -74,3 +74,13 @@ def celery_command(words: Sequence[str] | None = None) -> str | None:
     if Path(run.name).name == "celery":
         return next((word for word in run.arguments if word in _KNOWN), None)
     return None  # a script or module of somebody else's, and its arguments
+
+
+def ends_in_one_line(words: Sequence[str] | None = None) -> bool:
+    """Whether this process is a command, of ours or of Celery's, that a person typed.
+
+    Such a command ends in one line and exit status 2, and not in a traceback. ``words`` as for
+    ``program``.
+    """
+    run = program(words)
+    return Path(run.name).name == "celery" or (run.is_module and run.name.startswith("app."))

@@ -73,7 +73,9 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str]) -> int:
     """The command: exit status 0 where all is well, 1 where it is not."""
     parser = _Parser(
-        prog=COMMAND, description="Is all well? Exit status 0: yes; 1: no, and what; 2: mistyped."
+        prog=COMMAND,
+        description="Is all well? Exit status 0: yes; 1: no, and what; 2: mistyped.",
+        allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
     chosen = parser.parse_args(arguments)

@@ -25,8 +25,8 @@ def check(task: Any, app: Celery) -> None:
     """Check the body and the time limits of a task class that is being bound to ``app``.
 
     A hard limit without a soft one lowers the soft limit in force to ``SOFT_SHARE`` of it.
-    Raises ``RegistrationError``; in a ``celery`` command that would end in a traceback, so
-    there the process prints the line and exits with status 2.
+    Raises ``RegistrationError``; a command would end in a traceback, so there the process
+    prints the line and exits with status 2.
     """
     body = inspect.unwrap(task.__dict__.get("run") or task.run)
     body = getattr(body, "__func__", body)
@@ -36,7 +36,7 @@ def check(task: Any, app: Celery) -> None:
     if why is None:
         return
     line = f"task {task.name} ({where}): {why}"
-    if command_line.celery_command() is not None:
+    if command_line.ends_in_one_line():
         sys.stderr.write(f"{line}\n")
         raise SystemExit(2)
     raise RegistrationError(line)

@@ -23,6 +23,7 @@ from app.settings import SettingsError, load_settings, warnings
 from app.tasks import command_line, registry, time_limits, timetable
 from app.tasks.active_queues import pids_of, shared_name
 from app.tasks.broker import RedisBroker
+from app.tasks.registration import RegistrationError
 from app.tasks.stopping import RestartingBeat
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,7 @@ def _or_exit(*checks: Any) -> None:
         _exit(str(error), error.status)
     except (
         timetable.ScheduleError,
+        RegistrationError,
         SettingsError,
         MailerNotReadyError,
     ) as error:

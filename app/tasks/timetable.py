@@ -37,9 +37,11 @@ def check(app: Celery) -> None:
 
     Raises ``ScheduleError`` for the first entry that names a task or a queue that does not
     exist, has arguments that its task does not take or options that the outbox cannot keep,
-    or has a schedule that is never due or that beat would not ask as Celery does.
+    or has a schedule that is never due or that beat would not ask as Celery does. Raises
+    ``RegistrationError`` for a task that cannot be registered.
     """
     app.loader.import_default_modules()
+    app.finalize()  # else the tasks are registered for the first entry, which gets the blame
     for name, given in sorted(_given(app).items()):
         try:
             entry = entry_of(name, given, app)

@@ -322,3 +322,10 @@ def test_bad_arguments_are_one_line_and_2(
     said = capsys.readouterr()
     assert (ended.value.code, said.out, said.err.count("\n")) == (2, "", 1)
     assert "--jsn" in said.err
+
+
+def test_an_abbreviated_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--js"])
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --js" in capsys.readouterr().err

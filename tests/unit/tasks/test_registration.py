@@ -56,6 +56,22 @@ def test_a_body_that_nobody_would_run_is_refused(bench: Bench, refused: Any, why
     assert why in str(error.value)
 
 
+@pytest.mark.parametrize("command", ["app.admin", "app.tasks.health", "celery"])
+def test_a_command_of_ours_ends_in_one_line(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-m", command])
+    with pytest.raises(SystemExit) as ended:
+        bench.task(coroutine)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("task app.tasks.bench.")
+    assert said.count("\n") == 1
+
+
 def test_a_coroutine_that_a_decorator_runs_is_accepted(bench: Bench) -> None:
     def run(self: BaseTask) -> str:
         import asyncio

@@ -14,9 +14,12 @@ from celery.schedules import BaseSchedule, crontab, schedule
 from app.settings import load_settings
 from app.tasks import celery_app, timetable
 from app.tasks import schedules as ours
+from app.tasks.base import BaseTask
 from app.tasks.celery_config import BEAT_SCHEDULE
+from app.tasks.registration import RegistrationError
 from app.tasks.startup import CheckedBeat
 from app.tasks.timetable import ScheduleError
+from app.tasks.typed_app import TypedCelery
 from tests.unit.tasks.own_schedules import (
     Backwards,
     EveryOtherHour,
@@ -122,6 +125,17 @@ def test_what_cannot_be_kept_is_one_line_that_names_the_entry(
     assert line.startswith("beat entry 'bad': ")
     assert said in line
     assert "\n" not in line
+
+
+def test_a_task_that_cannot_be_registered_is_not_blamed_on_an_entry() -> None:
+    app = TypedCelery("a.shop", set_as_current=False)
+
+    async def one() -> None: ...
+
+    app.task(base=BaseTask, name="a.shop.one", shared=False)(one)
+    app.conf.beat_schedule = {"innocent": {"task": TASK, "schedule": 60.0}}
+    with pytest.raises(RegistrationError, match=r"^task a.shop.one \("):
+        timetable.check(app)
 
 
 @pytest.mark.parametrize("given", [None, "60"])
