@@ -34,6 +34,8 @@ QUEUES = (
     QueueSpec("maintenance", urgency=1, bulk=True),  # nobody notices an hour
 )
 
+QUEUE_NAMES = tuple(spec.name for spec in QUEUES)
+
 DEFAULT_QUEUE = "celery"
 
 # A module under app.tasks that has no row here shares the default queue.
@@ -57,7 +59,7 @@ class WorkerGroup:
 
 
 WORKER_GROUPS = (
-    WorkerGroup("celery_worker", tuple(spec.name for spec in QUEUES)),
+    WorkerGroup("celery_worker", QUEUE_NAMES),
     # Strict urgency starves slow work where the urgent never ends: these take nothing else.
     WorkerGroup("celery_worker_bulk", tuple(spec.name for spec in QUEUES if spec.bulk)),
 )

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
 
-from app import clock, db, routing, schema
+from app import clock, db, schema
 from app.admin import entries, task_names
-from app.admin.arguments import UsageError, add_json, add_yes, confirm
+from app.admin.arguments import add_json, add_yes, confirm
 from app.admin.output import age, as_json, figures, several, table
 from app.domain.errors import one_line
 from app.models import OutboxEntry, OutboxState
@@ -18,7 +18,7 @@ from app.outbox.dead_letters import UnknownEntriesError
 from app.outbox.figures import Retrying
 from app.outbox.publish import attached
 from app.outbox.status import Status, Wanted
-from app.services import health
+from app.services import health, queues
 
 COMMAND = "python -m app.admin outbox"
 PUMP_PATIENCE = timedelta(minutes=1)
@@ -191,12 +191,11 @@ def _due(entry: OutboxEntry, now: datetime) -> str:
 
 
 def _check_names(wanted: Wanted) -> None:
-    """Raise ``UsageError`` for a task or queue that there is not."""
+    """Raise ``UsageError`` for an unknown task, ``UnknownQueueError`` for an unknown queue."""
     if wanted.task is not None:
         task_names.check(wanted.task)
-    if wanted.queue is not None and not routing.is_queue(wanted.queue):
-        names = ", ".join(spec.name for spec in routing.QUEUES)
-        raise UsageError(f"there is no queue {wanted.queue!r}, only {names}")
+    if wanted.queue is not None:
+        queues.check([wanted.queue])
 
 
 def _when(instant: datetime, now: datetime) -> str:

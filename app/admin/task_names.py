@@ -1,6 +1,7 @@
 """Names of tasks, as an operator types them."""
 
 from app.admin.arguments import UsageError
+from app.domain.errors import no_such
 
 
 def check(name: str) -> None:
@@ -16,4 +17,4 @@ def missing_task(name: str) -> str | None:
 
     celery_app.loader.import_default_modules()
     known = registry.names(celery_app)
-    return None if name in known else registry.no_such("task", name, known)
+    return None if name in known else no_such("task", name, known)

@@ -242,11 +242,10 @@ def _beat(found: Mapping[str, Standing], now: datetime) -> Beat:
 
 def ask(broker: Broker) -> dict[str, Queue]:
     """What waits in each queue. Raises ``BrokerUnavailableError``."""
-    names = [spec.name for spec in routing.QUEUES]
     now = broker.now()  # the clock of the messages' stamps
     return {
         name: Queue(depth.waiting, _seconds(depth.oldest, now))
-        for name, depth in broker.depths(names).items()
+        for name, depth in broker.depths(routing.QUEUE_NAMES).items()
     }
 
 

@@ -8,15 +8,15 @@ from sqlalchemy.orm import Session
 
 from app import routing
 from app.db import insert_for
+from app.domain.errors import no_such
 from app.models import OutboxEntry, PausedQueue
 
 
 class UnknownQueueError(ValueError):
-    """There is no queue of this name; the message says which there are."""
+    """There is no queue of this name."""
 
     def __init__(self, name: str) -> None:
-        known = ", ".join(spec.name for spec in routing.QUEUES)
-        super().__init__(f"there is no queue {name!r}: choose from {known}")
+        super().__init__(no_such("queue", name, routing.QUEUE_NAMES))
 
 
 def pause(session: Session, names: Sequence[str], *, now: datetime) -> list[str]:
@@ -25,7 +25,7 @@ def pause(session: Session, names: Sequence[str], *, now: datetime) -> list[str]
     What is running goes on, and so does planning and publishing: the work waits. Raises
     ``UnknownQueueError`` before anything is changed.
     """
-    wanted = _known(names)
+    wanted = check(names)
     if not wanted:
         return []
     inserted = session.scalars(
@@ -41,7 +41,7 @@ def resume(session: Session, names: Sequence[str]) -> list[str]:
     """Resume the queues; returns those that were paused. Raises ``UnknownQueueError``."""
     resumed = session.scalars(
         delete(PausedQueue)
-        .where(PausedQueue.name.in_(_known(names)))
+        .where(PausedQueue.name.in_(check(names)))
         .returning(PausedQueue.name)
         .execution_options(synchronize_session=False)
     )
@@ -58,12 +58,13 @@ def paused(session: Session) -> dict[str, datetime]:
 
 def pending(session: Session, name: str) -> int:
     """How many pending entries the queue has, due or not. Raises ``UnknownQueueError``."""
-    _known([name])
+    check([name])
     counted = select(func.count()).where(OutboxEntry.queue == name, OutboxEntry.pending())
     return session.scalar(counted) or 0
 
 
-def _known(names: Sequence[str]) -> list[str]:
+def check(names: Sequence[str]) -> list[str]:
+    """The names, each once. Raises ``UnknownQueueError``."""
     for name in names:
         if not routing.is_queue(name):
             raise UnknownQueueError(name)

@@ -121,7 +121,7 @@ class DeploymentMetrics(Collector):
         yield from _outbox(self._records.get())
 
     def _read_depths(self) -> Mapping[str, QueueDepth]:
-        return self._broker.depths([spec.name for spec in routing.QUEUES])
+        return self._broker.depths(routing.QUEUE_NAMES)
 
     def _read_memory(self) -> Memory:
         return self._broker.memory()

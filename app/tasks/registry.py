@@ -2,23 +2,18 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
 from typing import Any
 
 from celery import Celery
 
+from app.domain.errors import no_such
+
 
 def names(app: Celery) -> list[str]:
     """The tasks of ``app`` that are registered by now, without Celery's own."""
     return sorted(name for name in app.tasks if not name.startswith("celery."))
-
-
-def no_such(what: str, name: object, known: Sequence[str]) -> str:
-    """The message about a ``name`` that is not ``known``, with the nearest one that is."""
-    similar = get_close_matches(str(name), known, n=1)
-    return f"there is no {what} {name!r}" + (f": did you mean {similar[0]!r}?" if similar else "")
 
 
 def check_call(

@@ -17,6 +17,7 @@ from app.adapters.mailer import MailerNotReadyError
 from app.adapters.mailers import mailer_from
 from app.adapters.redis_connection import trouble
 from app.adapters.redis_refusal import refusal
+from app.domain.errors import no_such
 from app.outbox import Broker, BrokerUnavailableError, guard
 from app.routing import QUEUES
 from app.settings import SettingsError, load_settings, warnings
@@ -156,8 +157,8 @@ def _check_queues(app: Celery, options: dict[str, Any]) -> None:
         named = options.get(key) or ()
         for name in named.split(",") if isinstance(named, str) else named:
             if name not in app.amqp.queues:
-                known = ",".join(sorted(app.amqp.queues))
-                raise CannotStartError(f"{option} {name}: there is no such queue, only {known}")
+                reason = no_such("queue", name, app.amqp.queues)
+                raise CannotStartError(f"{option} {name}: {reason}")
 
 
 def _check_redis(broker: RedisBroker) -> None:

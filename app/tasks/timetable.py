@@ -13,6 +13,7 @@ from celery.beat import BeatLazyFunc, ScheduleEntry
 from kombu.utils.functional import maybe_evaluate
 
 from app import clock, routing
+from app.domain.errors import no_such
 from app.outbox.schedule import CatchUp, PeriodicEntry
 from app.settings import load_settings
 from app.tasks import registry
@@ -106,7 +107,7 @@ def periodic(name: str, entry: Any, app: Celery) -> PeriodicEntry:
         )
     queue, priority = options.get("queue"), options.get("priority")
     if queue is not None and not routing.is_queue(queue):
-        raise ValueError(registry.no_such("queue", queue, [spec.name for spec in routing.QUEUES]))
+        raise ValueError(no_such("queue", queue, routing.QUEUE_NAMES))
     if priority is not None and priority not in range(routing.MOST_URGENT + 1):
         raise ValueError(f"priority {priority!r} is not between 0 and {routing.MOST_URGENT}")
     catch_up = options.get("catch_up", CatchUp.ONCE)

@@ -107,7 +107,7 @@ def test_a_module_of_tasks_that_does_not_exist_is_one_line(shell: Shell) -> None
 def test_a_mistyped_queue_is_one_line_with_those_that_there_are(shell: Shell) -> None:
     for option in ("-Q email,emial", "-X emial"):
         said = complaints(shell, [f"{line} {option}" for line in WORKERS])
-        one_line_each(said, f"{option[:2]} emial: there is no such queue, only analytics,bookings,")
+        one_line_each(said, f"{option[:2]} emial: there is no queue 'emial': did you mean 'email'?")
 
 
 def test_a_redis_that_refuses_us_is_one_line_that_says_why(

@@ -46,7 +46,8 @@ def test_an_unknown_queue_is_one_line_with_the_known_ones(
     admin: Admin, database: Engine, now: FakeClock
 ) -> None:
     for action in ("pause", "resume", "purge"):
-        answer = admin("queues", action, "emial")
+        assert "did you mean 'email'?" in admin("queues", action, "emial").err
+        answer = admin("queues", action, "xyz")
         assert answer.is_one_line_of_refusal
         assert all(spec.name in answer.err for spec in QUEUES)
 

@@ -35,8 +35,10 @@ def test_a_resumed_queue_is_not_paused(database: Engine) -> None:
 
 
 def test_an_unknown_queue_changes_nothing_and_is_told_the_known_ones(database: Engine) -> None:
-    with pytest.raises(UnknownQueueError, match=r"emial.*bookings"):
+    with pytest.raises(UnknownQueueError, match=r"no queue 'emial': did you mean 'email'\?"):
         pause("email", "emial")
+    with pytest.raises(UnknownQueueError, match=r"no queue 'xyz': choose from analytics, bookings"):
+        pause("xyz")
     with pytest.raises(UnknownQueueError), db.transaction() as session:
         queues.resume(session, ["emial"])
     assert pause() == paused() == []
