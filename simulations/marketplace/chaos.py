@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import time
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 from simulations.cli import INTERRUPTED
 from simulations.marketplace import faults
@@ -128,12 +129,21 @@ def _replay_in_pool(plan: Plan) -> DayOfChaos:
         os._exit(INTERRUPTED)
 
 
+def _interrupt_days(*_: object) -> NoReturn:
+    """Handle SIGTERM, which the pool's processes do not receive, as Ctrl-C."""
+    for child in active_children():
+        if child.pid is not None:
+            os.kill(child.pid, signal.SIGINT)
+    raise KeyboardInterrupt
+
+
 def run(base: Plan, *, seeds: int, progress: Callable[[DayOfChaos], None]) -> Chaos:
     """Replay ``seeds`` days from the base's seed on; stops at the first broken one."""
     days: dict[int, DayOfChaos] = {}
     plans = [plan_for(base, base.seed + number) for number in range(seeds)]
     # Not forked: nothing of the parent's clocks, connections or caches may be shared.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        before = signal.signal(signal.SIGTERM, _interrupt_days)
         running = {pool.submit(_replay_in_pool, plan): plan.seed for plan in plans}
         try:
             for future in as_completed(running):
@@ -145,6 +155,7 @@ def run(base: Plan, *, seeds: int, progress: Callable[[DayOfChaos], None]) -> Ch
         finally:
             # Also after Ctrl-C: else the days that nobody has begun would be waited for.
             pool.shutdown(wait=False, cancel_futures=True)
+            signal.signal(signal.SIGTERM, before)
     return Chaos(tuple(day for _, day in sorted(days.items())))
 
 

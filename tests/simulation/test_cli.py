@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -145,8 +146,21 @@ def test_a_day_writes_its_figures_and_a_trace_with_the_hash_that_it_prints(tmp_p
     assert {"published", "max_depth", "wait_p50", "wait_p99"} <= set(figures["queues"]["celery"])
 
 
+def interrupt_all(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C as a terminal sends it: to every process in the foreground."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def terminate(process: subprocess.Popen[str]) -> None:
+    """End it as ``kill`` does: only the command itself receives the signal."""
+    process.terminate()
+
+
 @pytest.mark.timeout(180)
-def test_ctrl_c_ends_many_days_of_chaos_and_none_begins_any_more() -> None:
+@pytest.mark.parametrize("end", [interrupt_all, terminate])
+def test_chaos_that_is_ended_leaves_no_day_running(
+    end: Callable[[subprocess.Popen[str]], None],
+) -> None:
     with subprocess.Popen(
         [sys.executable, str(ROOT / "simulations" / "day.py"), "--chaos", "--seeds", "1000"],
         cwd=ROOT,
@@ -156,8 +170,7 @@ def test_ctrl_c_ends_many_days_of_chaos_and_none_begins_any_more() -> None:
         start_new_session=True,
     ) as process:
         replaying = _busy_children(process.pid)
-        # As a terminal does it: everybody in the foreground is told.
-        os.killpg(process.pid, signal.SIGINT)
+        end(process)
         try:
             _, said = process.communicate(timeout=60)
         finally:
