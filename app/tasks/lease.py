@@ -11,6 +11,7 @@ from celery import Celery
 from celery.worker import state
 
 from app.settings import load_settings
+from app.tasks import stopping
 from app.tasks.broker import RedisBroker
 from app.tasks.startup import WrongClockError, check_clock
 from app.tasks.worker_thread import WorkerThread
@@ -32,11 +33,12 @@ class Lease(WorkerThread):
         Raises ``BrokerUnavailableError``.
         """
         self._broker.renew(held_tags(self.worker.consumer))
+        if stopping.stop_is_requested():
+            return
         try:
             check_clock(self._broker)
         except WrongClockError as error:
-            if not state.should_stop:
-                logger.critical("%s", error)
+            logger.critical("%s", error)
             state.should_stop = error.status  # type: ignore[assignment]
 
 
