@@ -1,6 +1,12 @@
 """``python -m scripts.demonstration``: see ``--help``."""
 
-from scripts.demonstration.interruption import INTERRUPTED, TOLD, Interruption, end_at_once
+from scripts.demonstration.interruption import (
+    INTERRUPTED,
+    TOLD,
+    Interruption,
+    end_at_once,
+    keep_exit_status,
+)
 
 if __name__ == "__main__":
     end_at_once()
@@ -48,4 +54,6 @@ def _voice(interruption: Interruption) -> Voice:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    keep_exit_status()
+    sys.exit(status)

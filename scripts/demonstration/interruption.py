@@ -24,6 +24,12 @@ def end_at_once() -> None:
             signal.signal(number, _end)
 
 
+def keep_exit_status() -> None:
+    """Ignore signals from now on: while Python ends, one would end the process by itself."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _end(_number: int, _frame: FrameType | None) -> None:
     os.write(2, TOLD.encode())
     os._exit(INTERRUPTED)

@@ -206,11 +206,12 @@ def test_a_second_signal_ends_it_at_once_in_one_line(
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.2, 0.5, 1.0, 2.0])
 def test_a_signal_in_the_first_seconds_ends_it_in_one_line(tmp_path: Path, seconds: float) -> None:
     """As ``scripts/demo`` starts it: deaf to SIGINT for the moment until Python listens."""
-    command = (
-        f"trap '' INT; exec {sys.executable} -m scripts.demonstration --folder {tmp_path}/demo"
-    )
     with subprocess.Popen(
-        ["bash", "-c", command], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "scripts.demonstration", "--folder", str(tmp_path / "demo")],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     ) as show:
         time.sleep(seconds)
         while show.poll() is None:  # again, where it was too early to be heard
