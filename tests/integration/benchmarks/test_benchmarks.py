@@ -144,7 +144,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
         timeout=60,
     )
     assert done.returncode == 2
-    assert f"{file}: no file can be written there" in done.stderr
+    assert f"argument {option}: there is no folder {file.parent}" in done.stderr
     assert "==" not in done.stderr
 
 

@@ -38,7 +38,7 @@ def pump_for(database: Engine, broker: FakeBroker) -> Pump:
 def enqueue(count: int, now: FakeClock) -> list[str]:
     """Ids of entries that wait for the pump."""
     with db.transaction() as session:
-        entry_ids = [outbox.enqueue(session, TASK, number) for number in range(count)]
+        entry_ids = [outbox.enqueue(session, TASK) for _ in range(count)]
     now.advance(seconds=HOOK_GRACE.total_seconds())
     return entry_ids
 

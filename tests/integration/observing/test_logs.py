@@ -70,7 +70,8 @@ def test_children_that_rotate_their_file_lose_no_line(watched: Watched, bench: J
 @pytest.mark.timeout(120)
 def test_the_level_is_the_one_that_was_asked_for(watched: Watched, bench: JobBench) -> None:
     # The word "ready", which a deployment waits for, is of level info.
-    bench.live.celery("worker", "--loglevel=warning", "--pool=solo", name="worker")
+    # Every pool but prefork warns of time limits.
+    bench.live.celery("worker", "--loglevel=warning", "--concurrency=1", name="worker")
     bench.enqueue("effect", "a")
     bench.enqueue("fail", "b", "permanent")
     bench.wait_for_effects(1, timeout=60)

@@ -182,7 +182,7 @@ def test_the_readmes_task_runs_from_the_outbox_and_by_call(
     worker: Process, shell: Shell, bench: JobBench
 ) -> None:
     with db.transaction() as session:
-        planned = outbox.enqueue(session, README_TASK, 6, 3)
+        planned = outbox.enqueue(session, README_TASK, 6, 3, unchecked=True)
     by_call = called(shell.answer(call(README_TASK, 8, 2)))
     assert "'result': 2.0" in succeeded(worker, planned)[0]
     assert "'result': 4.0" in succeeded(worker, by_call)[0]
@@ -193,7 +193,7 @@ def test_the_readmes_retry_waits_its_countdown_from_the_outbox_and_by_call(
     worker: Process, shell: Shell, bench: JobBench
 ) -> None:
     with db.transaction() as session:
-        planned = outbox.enqueue(session, README_TASK, 6, 0)
+        planned = outbox.enqueue(session, README_TASK, 6, 0, unchecked=True)
     by_call = called(shell.answer(call(README_TASK, 8, 0)))
     for task_id in (planned, by_call):
         worker.wait_for_line(rf"\[{task_id}\] retry: .*ZeroDivisionError", timeout=ANSWER)

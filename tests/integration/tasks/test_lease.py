@@ -21,17 +21,26 @@ SHORT = {
     "LEASE_INTERVAL_SECONDS": "1",
 }
 
-# Takes kombu's mutex around the search for expired leases, as a worker does each second.
+# Once a file exists, takes kombu's mutex around the search for expired leases, as a worker
+# does each second.
 HOLD_THE_MUTEX = """
-import signal
-from kombu.transport.redis import Mutex
+import signal, sys, time
+from pathlib import Path
+from kombu.transport.redis import Mutex, MutexHeld
 from app.tasks import celery_app
 with celery_app.connection_for_read() as connection:
     channel = connection.default_channel
     with channel.conn_or_acquire() as client:
-        with Mutex(client, channel.unacked_mutex_key, channel.unacked_mutex_expire):
-            print("holds the mutex", flush=True)
-            signal.pause()
+        print("waits", flush=True)
+        while not Path(sys.argv[1]).exists():
+            time.sleep(0.01)
+        while True:
+            try:
+                with Mutex(client, channel.unacked_mutex_key, channel.unacked_mutex_expire):
+                    print("holds the mutex", flush=True)
+                    signal.pause()
+            except MutexHeld:
+                time.sleep(0.01)
 """
 
 
@@ -82,15 +91,20 @@ def test_a_killed_workers_message_is_visible_again_after_the_timeout(bench: JobB
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
-def test_a_mutex_held_by_the_dead_delays_nobody(bench: JobBench, end: signal.Signals) -> None:
+def test_a_mutex_held_by_the_dead_delays_nobody(
+    bench: JobBench, tmp_path: Path, end: signal.Signals
+) -> None:
     """kombu's default lets the mutex outlive its holder by 300 seconds."""
+    now = tmp_path / "now"
+    holder = bench.live.run([sys.executable, "-c", HOLD_THE_MUTEX, str(now)], name="holder")
+    holder.wait_for_line("waits", timeout=30)
     victim = bench.live.start_worker(name="victim", concurrency=1, environment=SHORT)
-    bench.enqueue("work", "a", 3)
+    bench.enqueue("work", "a", 5)
     bench.wait_for_start("a")
-    holder = bench.live.run([sys.executable, "-c", HOLD_THE_MUTEX], name="holder")
+    victim.kill()
+    now.touch()
     holder.wait_for_line("holds the mutex", timeout=30)
     os.kill(holder.pid, end)
-    victim.kill()
     bench.live.start_worker(name="heir", concurrency=1, environment=SHORT)
     bench.wait_for_effects(1, timeout=30)
     assert jobs.starts()["a"] == 2

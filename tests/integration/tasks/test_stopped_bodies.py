@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 
 from app.models import OutboxState
+from app.tasks.stopping import END_A_CHILD
 from scripts.live import jobs
 from scripts.live.job_bench import JobBench
 from scripts.live.processes import Process
@@ -64,7 +65,7 @@ def test_a_child_that_is_told_to_end_gives_its_work_back(bench: JobBench) -> Non
     entry_id = bench.enqueue("work", "long", 10)
     bench.wait_for_start("long")
     (child,) = jobs.worker_pids("long")
-    os.kill(child, signal.SIGTERM)
+    os.kill(child, END_A_CHILD)
     bench.wait_for_effects(1, timeout=60)
     entry = bench.entry(entry_id)
     assert (entry.state, jobs.starts()["long"]) == (OutboxState.DONE, 2)

@@ -37,6 +37,7 @@ LIMITS = Limits(
     beat=timedelta(hours=1),
     dead_letters=20,
     clock=timedelta(seconds=10),
+    retrying=timedelta(days=1),
 )
 
 

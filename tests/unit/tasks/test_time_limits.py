@@ -1,13 +1,15 @@
 """What a worker says at its start of the time limits that its pool ignores."""
 
 import pytest
-from celery import Celery
+from celery import Celery, _state
 
 from app.tasks import time_limits
 
 
 @pytest.fixture
-def app() -> Celery:
+def app(monkeypatch: pytest.MonkeyPatch) -> Celery:
+    # Without the tasks that other tests have shared with every app of this process.
+    monkeypatch.setattr(_state, "_on_app_finalizers", set())
     made = Celery("limits", broker="memory://", set_as_current=False)
     made.conf.update(task_soft_time_limit=540, task_time_limit=600)
     return made
