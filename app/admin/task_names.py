@@ -1,14 +1,21 @@
 """Names of tasks, as an operator types them."""
 
+from sqlalchemy import exists, select
+
+from app import db
 from app.admin.arguments import UsageError
 from app.domain.errors import no_such
+from app.models import OutboxEntry
 
 
 def check(name: str) -> None:
-    """Raise ``UsageError`` for a task that the app does not know."""
+    """Raise ``UsageError`` for a task that the app does not know and no entry ever had."""
     missing = missing_task(name)
-    if missing is not None:
-        raise UsageError(missing)
+    if missing is None:
+        return
+    with db.reading() as session:
+        if not session.scalar(select(exists().where(OutboxEntry.task == name))):
+            raise UsageError(missing)
 
 
 def missing_task(name: str) -> str | None:

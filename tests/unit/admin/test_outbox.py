@@ -609,3 +609,15 @@ def test_a_shown_beginning_is_as_long_as_the_shown_ids_need() -> None:
     one, other = "01a210a9-142b-75f9-8e83-d0d80fef9048", "01a210a9-142b-75f9-8e83-d0d80fef9111"
     assert entries.short_ids([one]) == [one[: entries.SHORT_ID]]
     assert entries.short_ids([other, one]) == [other[:34], one[:34]]
+
+
+def test_nothing_is_left_of_a_renamed_tasks_work_after_it_was_cancelled(
+    admin: Admin, database: Engine
+) -> None:
+    """The app does not know the name any more, the outbox does."""
+    with db.transaction() as session:
+        outbox.enqueue(session, "app.tasks.email.renamed", unchecked=True)
+    words = ("outbox", "cancel", "--all", "--task", "app.tasks.email.renamed", "--yes")
+    assert [admin(*words).status for _ in range(2)] == [0, 0]
+    assert admin("outbox", "list", "--task", "app.tasks.email.renamed").status == 0
+    assert admin("outbox", "list", "--task", "app.tasks.email.never").status == 2
