@@ -29,7 +29,7 @@ LONGEST = timedelta(days=366, hours=1)
 """A leap year, and the hour by which the clocks may differ at its ends."""
 MICROSECOND = timedelta(microseconds=1)
 PURGED = "purged"
-"""In the place of the state of a run whose outbox entry is no longer kept."""
+"""Shown as the state of a run whose outbox entry was deleted."""
 
 
 @dataclass(frozen=True, order=True)

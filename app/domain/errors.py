@@ -4,7 +4,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 MOST_LISTED = 10
-"""A message lists so many known names at most."""
+"""Known names that a message lists at most."""
 
 
 class TransientError(Exception):

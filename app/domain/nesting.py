@@ -8,7 +8,7 @@ DEEPEST = 64
 
 
 def is_nested_too_deep(value: Any, *, brackets: int) -> bool:
-    """Whether ``value`` is nested deeper than ``DEEPEST``; its text has so many ``brackets``."""
+    """Whether ``value`` is deeper than ``DEEPEST``; ``brackets`` counts those its text opens."""
     if brackets <= DEEPEST:
         return False  # nearly every message
     level = [value]

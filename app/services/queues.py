@@ -13,7 +13,7 @@ from app.models import OutboxEntry, PausedQueue
 
 
 class UnknownQueueError(ValueError):
-    """There is no queue of this name."""
+    """No queue has this name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(no_such("queue", name, routing.QUEUE_NAMES))

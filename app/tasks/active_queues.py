@@ -46,5 +46,5 @@ def pids_of(app: Celery, worker: str, *, timeout: float) -> list[int]:
 
 
 def shared_name(worker: str, number: int) -> str:
-    """The message about so many workers of one name."""
+    """The message about several workers with one name."""
     return f"{number} workers are called {worker}: give each a name of its own with -n"

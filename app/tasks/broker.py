@@ -139,7 +139,7 @@ class RedisBroker:
     def check_writable(self) -> None:
         """Raise ``BrokerUnavailableError`` where Redis answers but refuses writes."""
         with self._producer() as producer, producer.channel.conn_or_acquire() as client:
-            # Changes no member that is not there, and there is none of this name.
+            # XX updates only existing members, and no member has this name.
             client.zadd(producer.channel.unacked_index_key, {"": 0}, xx=True)
 
     def memory(self) -> Memory:

@@ -35,7 +35,7 @@ TRY_AGAIN = 75
 """Exit status where the database does not answer or the clock is wrong: EX_TEMPFAIL of
 sysexits.h."""
 NAMESAKE_SECONDS = 2.0
-"""A worker waits for so long, in a thread, for the answer of another that has its name."""
+"""Seconds to wait for another worker of this name to answer."""
 
 
 def connect(app: Celery) -> None:
