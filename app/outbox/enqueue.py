@@ -59,7 +59,7 @@ def enqueue(
 
     Where this process has imported ``app.tasks`` and all its modules, ``task`` must be
     registered and its signature must take ``args``. ``unchecked`` plans a task that only
-    other services have.
+    workers of another release have.
 
     Raises ``ValueError`` for a task that is not registered, and for a key that is empty, or
     that another task's entry has; ``TypeError`` for arguments that the task does not take or

@@ -26,6 +26,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import clock, entropy, routing
@@ -220,6 +221,8 @@ def _publish_apart(
                 chosen = [message.id for message in part]
                 published += publish_unpublished(bind, broker, _BY_ID, chosen_ids=chosen)
                 continue
+            except SQLAlchemyError:
+                raise  # no message's fault
             except Exception as failure:
                 error = failure
         if len(part) > 1:

@@ -2,6 +2,7 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine, func, select, update
+from sqlalchemy.exc import OperationalError
 
 from app import db, outbox
 from app.models import OutboxEntry, OutboxState
@@ -258,6 +259,17 @@ def test_a_broker_that_takes_no_message_is_the_fault_of_no_entry(
     assert all(entry(entry_id).tries == 0 for entry_id in planned)
     broker.full = False
     assert pump.run().published == 100
+
+
+def test_a_database_that_fails_meanwhile_is_the_fault_of_no_entry(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    planned = planned_unpublished(broker, now, 3)
+    locked = OperationalError("UPDATE", {}, Exception("database is locked"))
+    broker.refuses = {planned[1]: locked}
+    with pytest.raises(OperationalError):
+        pump.run()
+    assert entry(planned[1]).tries == 0
 
 
 def test_an_outage_changes_no_entry(pump: Pump, broker: FakeBroker, now: FakeClock) -> None:
