@@ -64,6 +64,21 @@ def test_what_was_not_run_is_named_at_the_end(checkout: Path) -> None:
     ]
 
 
+def test_what_failed_is_named_at_the_end(checkout: Path) -> None:
+    done = scripts_test(
+        checkout,
+        "FAILED tests/unit/test_a.py::test_b[c] - AssertionError: d",
+        PASSED,
+        "  py313: FAIL code 1 (2.00=setup[0.90]+cmd[1.10] seconds)",
+        status=1,
+    )
+    assert done.stdout.splitlines()[-3:] == [
+        "Failed:",
+        "  tests/unit/test_a.py::test_b[c]",
+        "  tox -e py313",
+    ]
+
+
 def test_a_command_line_that_tox_refuses_is_2_and_no_run(checkout: Path) -> None:
     refusal = "ROOT: HandledError| provided environments not found in configuration file:"
     done = scripts_test(checkout, refusal, "nosuch", status=254)
