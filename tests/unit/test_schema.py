@@ -156,6 +156,7 @@ def test_a_locked_file_may_be_free_later(tmp_path: Path) -> None:
             schema.upgrade(impatient)
     finally:
         other.close()
+        impatient.dispose()
     assert caught.value.may_pass
 
 
