@@ -112,8 +112,7 @@ MUTATIONS = (
         (
             Change(
                 "app/outbox/pump.py",
-                "        gone = sorted(suspects & self._suspects, key=lambda pair: pair[1])"
-                "[:BATCH]\n",
+                "        gone = [each for each in suspects if each in self._suspects][:BATCH]\n",
                 "        gone: list[Stamped] = []\n",
             ),
         ),

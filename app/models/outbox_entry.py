@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app import trace
+from app import routing, trace
 from app.models.base import Base
 from app.models.types import UtcDateTime, text_enum
 
@@ -41,10 +41,12 @@ class OutboxEntry(Base):
             sqlite_where=text("state <> 'cancelled'"),
             postgresql_where=text("state <> 'cancelled'"),
         ),
-        # The pump's questions: what was never published and is due; what is in which list.
+        # The relay's queries: what is due, in the order of publication; what is in which list.
         Index(
             "ix_outbox_entries_unpublished",
+            "priority",
             "due_at",
+            "id",
             sqlite_where=text("state = 'pending' AND published_at IS NULL"),
             postgresql_where=text("state = 'pending' AND published_at IS NULL"),
         ),
@@ -123,6 +125,19 @@ class OutboxEntry(Base):
         takes as long again.
         """
         return OUTBOX_ENTRIES.c.state == literal_column("'pending'")
+
+    @classmethod
+    def unpublished(cls) -> ColumnElement[bool]:
+        """The condition that an entry waits for the relay, in terms of its index.
+
+        With every priority that there is: both databases then find the due entries of each in
+        the index, and in its order, where without it they would read all those for later, too.
+        """
+        columns = OUTBOX_ENTRIES.c
+        priorities: list[ColumnElement[int]] = [
+            literal_column(str(each)) for each in range(routing.MOST_URGENT + 1)
+        ]
+        return cls.pending() & columns.published_at.is_(None) & columns.priority.in_(priorities)
 
     @classmethod
     def retrying(cls) -> ColumnElement[bool]:

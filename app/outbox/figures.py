@@ -6,11 +6,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import Connection, String, bindparam, func, select
+from sqlalchemy import (
+    CTE,
+    Connection,
+    ScalarSelect,
+    String,
+    bindparam,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import FunctionElement
 
+from app import routing
 from app.domain.errors import one_line
 from app.models import OUTBOX_ENTRIES, OutboxEntry, OutboxState
 
@@ -53,6 +63,26 @@ _OLDEST_RETRYING = (
     .order_by(_entries.retrying_since)
     .limit(SAMPLE)
 )
+
+
+def priorities() -> CTE:
+    """Return a table of all priorities: for a query that has an index for each of them."""
+    each = select(literal(0).label("priority")).cte("priorities", recursive=True)
+    return each.union_all(select(each.c.priority + 1).where(each.c.priority < routing.MOST_URGENT))
+
+
+def first_due() -> ScalarSelect[datetime]:
+    """Return the query for the instant at which the first unpublished entry is or was due.
+
+    One step into the index for each priority, however many entries there are.
+    """
+    each = priorities()
+    of_priority = select(func.min(_entries.due_at)).where(
+        OutboxEntry.pending(),
+        _entries.published_at.is_(None),
+        _entries.priority == each.c.priority,
+    )
+    return select(func.min(of_priority.scalar_subquery())).select_from(each).scalar_subquery()
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ def attempt_all_now(session: Session, task: str, *, now: datetime, limit: int = 
         OutboxEntry.id,
         OutboxEntry.task == task,
         *_waits_for_attempt(now),
-        oldest=OutboxEntry.due_at,
+        # The most urgent first, as the relay: its index has them in this order.
+        oldest=OutboxEntry.priority,
         limit=limit,
         values={"due_at": now},
     )
@@ -73,5 +74,4 @@ def attempt_all_now(session: Session, task: str, *, now: datetime, limit: int = 
 
 def _waits_for_attempt(now: datetime) -> tuple[ColumnElement[bool], ...]:
     failed_or_postponed = (OutboxEntry.tries > 0) | OutboxEntry.waits_for.is_not(None)
-    unpublished = OutboxEntry.pending() & OutboxEntry.published_at.is_(None)
-    return (unpublished, OutboxEntry.due_at > now, failed_or_postponed)
+    return (OutboxEntry.unpublished(), OutboxEntry.due_at > now, failed_or_postponed)

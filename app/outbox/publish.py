@@ -86,6 +86,8 @@ def after_commit(bind: Engine, entry_ids: Sequence[str]) -> None:
 
 
 _entries = OUTBOX_ENTRIES.c
+IN_ORDER = (_entries.priority, _entries.due_at, _entries.id)
+"""The order of publication, which is that of the index of unpublished entries."""
 _BY_ID = _entries.id.in_(bindparam("chosen_ids", expanding=True))
 
 
@@ -113,22 +115,23 @@ def publish_unpublished(
 
 @lru_cache(maxsize=8)
 def _of_unpublished(chosen: ColumnElement[bool]) -> Executable:
-    unpublished = (
-        chosen,
-        OutboxEntry.pending(),
-        _entries.published_at.is_(None),
-        _entries.due_at <= bindparam("now"),
-    )
     locked = (
         select(_entries.id)
-        .where(*unpublished)
-        .order_by(_entries.due_at, _entries.id)
+        .where(
+            chosen,
+            OutboxEntry.pending(),
+            _entries.published_at.is_(None),
+            _entries.due_at <= bindparam("now"),
+        )
+        .order_by(*IN_ORDER)
         .limit(BATCH)
         .with_for_update(skip_locked=True)
         # Not a subquery: PostgreSQL may run that once for each row, and lock more each time.
         .cte("locked")
     )
-    return _publishing(_entries.id.in_(select(locked.c.id)), *unpublished)
+    # By the id alone: with more conditions PostgreSQL may read all that meets them instead. None
+    # of them can become false, for a locked row is read again, and on SQLite nobody else writes.
+    return _publishing(_entries.id.in_(select(locked.c.id)))
 
 
 def _publishing(*conditions: ColumnElement[bool]) -> Executable:
@@ -256,12 +259,12 @@ def _reschedule(bind: Engine, message: OutboxMessage, why: Exception) -> None:
 
 
 def _routable(connection: Connection, rows: Iterable[Any]) -> list[Any]:
-    """The entries in the order of their due instants, without those that have no queue.
+    """The entries in the order of publication, without those that have no queue.
 
     A queue that was taken out of the table would fail its whole batch, again and again.
     """
     entries = []
-    for entry in sorted(rows, key=lambda entry: (entry.due_at, entry.id)):
+    for entry in sorted(rows, key=lambda entry: (entry.priority, entry.due_at, entry.id)):
         if routing.is_queue(entry.queue):
             entries.append(entry)
         else:

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Engine, Select, bindparam, func, literal, select
+from sqlalchemy import Engine, Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
-from app import clock, db, routing
+from app import clock, db
 from app.models import OUTBOX_ENTRIES, OutboxEntry
+from app.outbox import figures
 from app.outbox.broker import Broker, NoStamp
 from app.outbox.guard import Delivery, bury
-from app.outbox.publish import BATCH, publish_again, publish_unpublished
+from app.outbox.publish import BATCH, IN_ORDER, publish_again, publish_unpublished
 
 logger = logging.getLogger(__name__)
 
@@ -29,14 +30,12 @@ _entries = OUTBOX_ENTRIES.c
 _SETTLED = (_entries.created_at <= bindparam("settled_by")) | (
     _entries.due_at > _entries.created_at
 )
+_WAITING = OutboxEntry.unpublished() & _SETTLED
 _UNPUBLISHED = (
     select(_entries.id)
-    .where(
-        _SETTLED,
-        OutboxEntry.pending(),
-        _entries.published_at.is_(None),
-        _entries.due_at <= bindparam("now"),
-    )
+    .where(_WAITING, _entries.due_at <= bindparam("now"))
+    # Without an order PostgreSQL reads the table from its beginning until it meets one.
+    .order_by(*IN_ORDER)
     .limit(1)
 )
 _WITH_BROKER = (OutboxEntry.pending(), _entries.published_at.is_not(None))
@@ -56,10 +55,7 @@ def _lists() -> Select[*tuple[Any, ...]]:
     queues = queues.union_all(
         select(following.scalar_subquery()).where(queues.c.queue.is_not(None))
     )
-    priorities = select(literal(0).label("priority")).cte("priorities", recursive=True)
-    priorities = priorities.union_all(
-        select(priorities.c.priority + 1).where(priorities.c.priority < routing.MOST_URGENT)
-    )
+    priorities = figures.priorities()
     oldest = select(func.min(_entries.published_at)).where(
         *_WITH_BROKER,
         _entries.queue == queues.c.queue,
@@ -126,9 +122,9 @@ class Pump:
         now = self._broker.now()  # an outage is noticed also where there is nothing to publish
         unpublished, lists = self._look(now)
         published = self._publish(now) if unpublished else 0
-        suspects = set(self._missing(lists, now))
-        gone = sorted(suspects & self._suspects, key=lambda pair: pair[1])[:BATCH]
-        self._suspects = suspects
+        suspects = self._missing(lists, now)
+        gone = [each for each in suspects if each in self._suspects][:BATCH]
+        self._suspects = set(suspects)
         if not gone:
             return PumpRound(published=published, more=published == BATCH)
         buried = self._bury_hopeless(gone)
@@ -158,16 +154,20 @@ class Pump:
 
     def _publish(self, now: datetime) -> int:
         return publish_unpublished(
-            self._bind, self._broker, _SETTLED, apart=True, now=now, settled_by=now - HOOK_GRACE
+            self._bind, self._broker, _WAITING, apart=True, now=now, settled_by=now - HOOK_GRACE
         )
 
     def _missing(self, lists: Sequence[PublishedList], now: datetime) -> Sequence[Stamped]:
-        """Pending entries whose message is not in its list and not held by a worker."""
+        """Pending entries whose message is not in its list and not held by a worker.
+
+        The most urgent first, and of each list those that were published first.
+        """
         if not lists:
             return ()
         oldest = self._broker.oldest([(each.queue, each.priority) for each in lists])
         passed: list[dict[str, Any]] = []
-        for each, stamp in zip(lists, oldest, strict=True):
+        in_order = sorted(zip(lists, oldest, strict=True), key=lambda pair: pair[0].priority)
+        for each, stamp in in_order:
             if stamp is NoStamp.EMPTY:
                 left_before = now - self._margin
             elif stamp is NoStamp.FOREIGN:

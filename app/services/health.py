@@ -18,7 +18,7 @@ from app.adapters.redis_connection import trouble
 from app.models import OUTBOX_ENTRIES, OutboxEntry, PausedQueue
 from app.outbox import BrokerUnavailableError
 from app.outbox.broker import Broker
-from app.outbox.figures import OTHER_TASKS, Retrying
+from app.outbox.figures import OTHER_TASKS, Retrying, first_due
 from app.outbox.figures import retrying as read_retrying
 from app.outbox.schedule import Kept, Standing, standings
 
@@ -172,13 +172,13 @@ def _asked(
 
 
 _entries = OUTBOX_ENTRIES.c
-_unpublished = (OutboxEntry.pending(), _entries.published_at.is_(None))
-_due = (*_unpublished, _entries.due_at <= bindparam("now"))
+_unpublished = OutboxEntry.unpublished()
+_due = (_unpublished, _entries.due_at <= bindparam("now"))
 _FOUND = select(
     _asked(func.count(), "published", OutboxEntry.pending(), _entries.published_at.is_not(None)),
     _asked(func.count(), "unpublished", *_due),
-    _asked(func.min(_entries.due_at), "oldest", *_due),
-    _asked(func.count(), "later", *_unpublished, _entries.due_at > bindparam("now")),
+    first_due().label("first_due"),
+    _asked(func.count(), "later", _unpublished, _entries.due_at > bindparam("now")),
     _asked(func.count(), "dead", OutboxEntry.dead()),
     _asked(
         func.count(), "recent", OutboxEntry.dead(), _entries.finished_at > bindparam("recently")
@@ -196,12 +196,13 @@ def read(
     ``standing`` is what ``app.outbox.schedule.standings`` returned for ``now``.
     """
     found = session.execute(_FOUND, {"now": now, "recently": now - RECENTLY}).one()
+    oldest = found.first_due if found.unpublished else None
     return Records(
         outbox=Outbox(
             published=found.published,
             unpublished=found.unpublished,
             later=found.later,
-            oldest_unpublished_seconds=_seconds(found.oldest, now),
+            oldest_unpublished_seconds=_seconds(oldest, now),
         ),
         dead_letters=DeadLetters(
             number=found.dead,

@@ -11,12 +11,13 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import event, exists, func, select
+from sqlalchemy import event, exists, select
 
 import app.tasks
 from app import db, entropy, outbox
 from app.models import OUTBOX_ENTRIES, OutboxEntry
 from app.outbox import BrokerUnavailableError
+from app.outbox.figures import first_due
 from app.outbox.schedule import MOST_CLOCK_ERROR, advance, remembered
 from app.settings import load_settings
 from app.tasks import broker, cache, email, scheduler, startup, timetable, watchdog, worker_thread
@@ -33,10 +34,7 @@ _WAITING = select(
     exists()
     .where(OutboxEntry.pending(), OUTBOX_ENTRIES.c.published_at.is_not(None))
     .label("with_broker"),
-    select(func.min(OUTBOX_ENTRIES.c.due_at))
-    .where(OutboxEntry.pending(), OUTBOX_ENTRIES.c.published_at.is_(None))
-    .scalar_subquery()
-    .label("next_row"),
+    first_due().label("next_row"),
 )
 ENVIRONMENT = {"METRICS_PORT": "0", "BEAT_METRICS_PORT": "0", "LOG_DIR": ""}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import DatabaseError, IntegrityError
 
 from app import schema
@@ -115,6 +115,22 @@ def test_0004_keeps_what_beats_remember_and_can_be_taken_back(empty_database: En
     with empty_database.connect() as connection:
         seen = remembered(connection)["nightly"]
     assert seen == Seen("x", datetime(2026, 3, 1, 12, tzinfo=UTC))
+
+
+def test_0007_replaces_an_index_and_can_be_taken_back(with_a_lesson: Engine) -> None:
+    by_due_instant, by_urgency = ["due_at"], ["priority", "due_at", "id"]
+    for go, revision, columns in (
+        (upgrade, "0006", by_due_instant),
+        (upgrade, "0007", by_urgency),
+        (downgrade, "0006", by_due_instant),
+        (upgrade, "0007", by_urgency),
+    ):
+        go(with_a_lesson, revision)
+        indexes = inspect(with_a_lesson).get_indexes("outbox_entries")
+        found = {index["name"]: index["column_names"] for index in indexes}
+        assert found["ix_outbox_entries_unpublished"] == columns
+    with pytest.raises(DatabaseError, match="overlap"):
+        run(with_a_lesson, OVERLAPPING)
 
 
 def test_0006_keeps_work_and_can_be_taken_back(with_a_lesson: Engine) -> None:

@@ -167,10 +167,10 @@ class TestThePumpsStatements:
     ) -> None:
         look, _, update, _ = plans.values()
         (only,) = reads(look)
-        assert "ix_outbox_entries_unpublished (due_at<?)" in only
+        assert "ix_outbox_entries_unpublished (priority=? AND due_at<?)" in only
         by_id, due, _chosen = reads(update)
         assert "sqlite_autoindex_outbox_entries_1 (id=?)" in by_id
-        assert "ix_outbox_entries_unpublished (due_at<?)" in due
+        assert "ix_outbox_entries_unpublished (priority=? AND due_at<?)" in due
 
     def test_lists_and_missing_rows_are_found_through_the_index_of_published_ones(
         self, plans: dict[str, list[str]]

@@ -68,6 +68,58 @@ def test_an_entry_is_published_when_it_is_due(
     assert pump.run().published == 1
 
 
+def planned_for_the_relay(now: FakeClock, count: int, **options: object) -> list[str]:
+    """Entries that are due in a second, in the order of their ids."""
+    return sorted(enqueue(count, at=now.now + timedelta(seconds=1), **options))
+
+
+def test_entries_are_published_by_urgency_then_due_instant_then_id(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    late = planned_for_the_relay(now, 2, urgency=3)
+    urgent = planned_for_the_relay(now, 2, urgency=8)
+    now.advance(seconds=-30)
+    early = planned_for_the_relay(now, 2, urgency=3)
+    earlier_and_urgent = planned_for_the_relay(now, 2, urgency=8)
+    now.advance(seconds=31)
+    assert pump.run().published == 8
+    published = [message.id for message in broker.pushed]
+    assert published == [*earlier_and_urgent, *urgent, *early, *late]
+
+
+def test_an_urgent_entry_goes_with_the_next_batch_whatever_waits(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    planned_for_the_relay(now, 2 * BATCH + 1, urgency=3)
+    now.advance(seconds=1)
+    assert pump.run().more
+    (urgent,) = enqueue_urgent(broker, now)
+    assert pump.run().more
+    assert broker.pushed[BATCH].id == urgent
+    assert len(broker.pushed) == 2 * BATCH
+
+
+def enqueue_urgent(broker: FakeBroker, now: FakeClock) -> list[str]:
+    """One that its process could not publish itself."""
+    broker.down = True
+    planned = enqueue(urgency=9)
+    broker.down = False
+    now.advance(seconds=HOOK_GRACE.total_seconds())
+    return planned
+
+
+def test_lost_messages_are_republished_by_urgency(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    enqueue(BATCH + 1, urgency=3)
+    now.advance(seconds=1)
+    urgent = sorted(enqueue(3, urgency=8))
+    broker.lose_everything()
+    now.advance(seconds=MARGIN.total_seconds() + 1)
+    rounds(pump, now, 2)
+    assert [message.id for message in broker.pushed[-BATCH:][:3]] == urgent
+
+
 def test_a_retry_is_published_when_it_is_due(
     pump: Pump, broker: FakeBroker, now: FakeClock
 ) -> None:
