@@ -2,10 +2,14 @@
 
     python -m scripts.bench_growth
     python -m scripts.bench_growth --n 10000 --rounds 1          up to 10,000
+    python -m scripts.bench_growth --only relay --database postgresql
 
 At each size so many rows of the outbox are done, a tenth of that is pending, and so many
 messages wait. Then: beat's tick, the pump's look for messages that are gone, a batch of the
 cleanup, a worker's rate on the backlog, and the memory of each process and of Redis.
+
+From 10,000 on: the relay's rate where so many entries are due at one instant, and how long an
+urgent entry waits that is planned behind them.
 """
 
 from __future__ import annotations
@@ -43,6 +47,12 @@ TICKS = 20
 CLEANUP_BATCHES = 3
 DRAINED = 500
 LIMIT_SECONDS = 120.0
+LEAST_DUE = 10_000
+RELAYED_BATCHES = 14
+URGENT_ENTRIES = 2
+"""Each takes up to two more batches: the smallest backlog has 20."""
+RELAY = "relay's rate, all due at once"
+URGENT = "urgent entry's wait behind them"
 _QUEUE = next(spec for spec in QUEUES if spec.name == "analytics")
 _BLOCK = 1000
 
@@ -51,6 +61,8 @@ UNITS = {
     "look-up of what is gone": "ms",
     "cleanup of 1,000 rows": "ms",
     "worker's rate": "tasks/s",
+    RELAY: "entries/s",
+    URGENT: "ms",
     "beat's memory": "MB",
     "worker's memory": "MB",
     "Redis's memory per message": "bytes",
@@ -61,6 +73,11 @@ def rows(done: int, pending: int) -> None:
     """So many rows of the outbox, the pending ones published a moment ago."""
     _insert(done, "done", state=OutboxState.DONE, finished_at=clock.utcnow() - timedelta(days=8))
     _insert(pending, "pending", state=OutboxState.PENDING, finished_at=None)
+
+
+def due_at_once(count: int) -> None:
+    """So many entries that are due at one instant and wait for the relay."""
+    _insert(count, "due", state=OutboxState.PENDING, published_at=None, publishes=0)
 
 
 def _insert(count: int, prefix: str, **values: Any) -> None:
@@ -130,6 +147,17 @@ def grown(on: Stage, size: int) -> dict[str, float]:
     return found
 
 
+def relayed(on: Stage, size: int) -> dict[str, float]:
+    """One round of the relay with so many entries due at one instant."""
+    on.clear(template=_due_template(size))
+    ran = on.publish(OURS_CALLED, "relay_backlog", RELAYED_BATCHES, URGENT_ENTRIES)["result"]
+    return {RELAY: ran["rate"], URGENT: 1000 * max(ran["waits"])}
+
+
+def _due_template(size: int) -> str:
+    return f"due{size}"
+
+
 _DEFAULT_LIST = list_of(next(spec for spec in QUEUES if spec.name == "celery"))
 
 
@@ -156,13 +184,22 @@ def measure(options: Any) -> Benchmark:
         sizes.append(size)
         size *= STEP
     values: dict[tuple[str, int], list[float]] = defaultdict(list)
+    grown_sizes = sizes if options.only is None else []
+    due_sizes = [each for each in sizes if each >= LEAST_DUE]
     with stage(database=options.database) as on:
-        for each in sizes:
+        for each in grown_sizes:
             command.progress(f"{each:,} rows")
             on.databases.make(_template(each), partial(rows, each, each // PENDING_SHARE))
-        for each in alternating(sizes, options.rounds):
+        for each in alternating(grown_sizes, options.rounds):
             command.progress(f"{each:,} messages and rows")
             for name, value in grown(on, each).items():
+                values[name, each].append(value)
+        for each in due_sizes:
+            command.progress(f"{each:,} entries due at one instant")
+            on.databases.make(_due_template(each), partial(due_at_once, each))
+        for each in alternating(due_sizes, options.rounds):
+            command.progress(f"the relay, {each:,} due at one instant")
+            for name, value in relayed(on, each).items():
                 values[name, each].append(value)
     series = []
     for name, unit in UNITS.items():
@@ -178,23 +215,37 @@ def measure(options: Any) -> Benchmark:
     largest = {
         key: each.ratios["ratio_to_smallest"]
         for each in series
-        for key in ("tick", "look-up", "cleanup")
+        for key in ("tick", "look-up", "cleanup", "relay", "urgent")
         if key in each.name
     }
+    said = []
+    if grown_sizes:
+        said.append(
+            f"with {sizes[-1]:,} rows and messages beat's tick takes {largest['tick']:.1f} times, "
+            f"and the look-up of what is gone {largest['look-up']:.1f} times what they take with "
+            f"{sizes[0]:,}"
+        )
+    if due_sizes:
+        said.append(
+            f"with {due_sizes[-1]:,} entries due at one instant the relay publishes "
+            f"{largest['relay']:.2f} times as many a second, and an urgent entry waits "
+            f"{largest['urgent']:.2f} times as long as with {due_sizes[0]:,}"
+        )
     return Benchmark(
         name="growth",
         title=f"As messages and rows grow, on {options.database}",
         series=series,
         options={"n": options.n, "rounds": options.rounds, "database": options.database},
-        verdict=f"with {sizes[-1]:,} rows and messages beat's tick takes "
-        f"{largest['tick']:.1f} times, and the look-up of what is gone "
-        f"{largest['look-up']:.1f} times what they take with {sizes[0]:,}",
+        verdict="; ".join(said),
         figures={"ratio_to_smallest": {name: round(each, 2) for name, each in largest.items()}},
         notes=[
             "Beat's memory is the peak of a process that ticks, without Celery's banner and "
             "signals. The worker's is what its processes have to themselves after "
             f"{DRAINED} tasks.",
             f"The tick and the look-up are medians of {TICKS}.",
+            f"The relay's rate is that of {RELAYED_BATCHES} batches, pushed to Redis. The urgent "
+            f"entry's wait is the longest of {URGENT_ENTRIES}, from its due instant until it is "
+            "pushed: the rest of one batch, and its own.",
         ],
     )
 
@@ -204,7 +255,10 @@ def main() -> int:
         "bench_growth", __doc__, n=1_000_000, what="the largest size", least=SMALLEST
     )
     parser.add_argument("--database", choices=KINDS, default="sqlite")
+    parser.add_argument("--only", choices=("relay",), help="measure this part alone")
     options = parser.parse_args()
+    if options.only and options.n < LEAST_DUE:
+        parser.error(f"--only {options.only} needs --n {LEAST_DUE} or more")
     command.tell(measure(options), as_json=options.json)
     return 0
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 from celery import Task
 from celery.worker.consumer import Consumer
+from sqlalchemy import select
 
 from app import clock, db, outbox
+from app.models import OUTBOX_ENTRIES
 from app.outbox import retention
 from app.outbox.broker import OutboxMessage
+from app.outbox.pump import Pump
 from app.routing import QUEUES, QueueSpec, queue_for, wire_priority
 from app.services import cleanup
 from app.settings import load_settings
@@ -211,6 +215,37 @@ def resend_look_ups(count: int) -> list[float]:
     pump = OutboxScheduler(celery_app).pump
     pump.run()
     return [_seconds(pump.run) for _ in range(count)]
+
+
+def relay_backlog(batches: int, urgent: int) -> dict[str, Any]:
+    """Publish ``batches`` of what is due, the first one left out: it connects.
+
+    Then plan so many urgent entries one after another, each as a batch begins. ``rate`` is in
+    entries a second, ``waits`` holds the seconds from each one's due instant until it is pushed.
+    """
+    outbox.attach(None)  # only the relay publishes
+    pump = OutboxScheduler(celery_app).pump
+    pump.run()
+    published = 0
+    began = time.perf_counter()
+    for _ in range(batches):
+        published += pump.run().published
+    rate = published / (time.perf_counter() - began)
+    return {"rate": rate, "waits": [_urgent_wait(pump) for _ in range(urgent)]}
+
+
+def _urgent_wait(pump: Pump) -> float:
+    # Due in a moment: an entry that is due at once is left to its process for two seconds.
+    due_at = clock.utcnow() + timedelta(milliseconds=20)
+    with db.transaction() as session:
+        entry_id = outbox.enqueue(session, name_in(QUEUES[0]), time.time(), at=due_at)
+    chosen = select(OUTBOX_ENTRIES.c.published_at).where(OUTBOX_ENTRIES.c.id == entry_id)
+    while True:
+        if not pump.run().published:
+            raise RuntimeError("nothing is left for the urgent entry to wait behind")
+        with db.reading_tables() as connection:
+            if connection.scalar(chosen) is not None:
+                return (clock.utcnow() - due_at).total_seconds()
 
 
 def cleanup_batches(count: int) -> list[float]:

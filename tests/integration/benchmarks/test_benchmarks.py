@@ -100,7 +100,9 @@ def test_growth_is_measured_beside_the_smallest_size() -> None:
     series = by_name(found)
     assert series["beat's tick, 1,000"]["ratio_to_smallest"] == 1
     assert series["worker's memory, 10,000"]["median"] > 0
-    assert found["ratio_to_smallest"].keys() == {"tick", "look-up", "cleanup"}
+    assert series["relay's rate, all due at once, 10,000"]["median"] > 0
+    assert series["urgent entry's wait behind them, 10,000"]["median"] > 0
+    assert found["ratio_to_smallest"].keys() == {"tick", "look-up", "cleanup", "relay", "urgent"}
 
 
 def test_one_command_writes_the_page(tmp_path: Path) -> None:
