@@ -99,6 +99,12 @@ class PumpRound:
     more: bool = False
 
 
+def _is_unpublished(session: Session, now: datetime) -> bool:
+    """Whether the relay has an entry to publish."""
+    settled = {"now": now, "settled_by": now - HOOK_GRACE}
+    return session.scalar(_UNPUBLISHED, settled) is not None
+
+
 class Pump:
     """Publishes due entries, and resends those whose message is gone from the broker.
 
@@ -122,11 +128,13 @@ class Pump:
         now = self._broker.now()  # an outage is noticed also where there is nothing to publish
         unpublished, lists = self._look(now)
         published = self._publish(now) if unpublished else 0
+        # Asked again, and not told by a full batch: one may have had an entry that was refused.
+        more = published > 0 and self._is_more(now)
         suspects = self._missing(lists, now)
         gone = [each for each in suspects if each in self._suspects][:BATCH]
         self._suspects = set(suspects)
         if not gone:
-            return PumpRound(published=published, more=published == BATCH)
+            return PumpRound(published=published, more=more)
         buried = self._bury_hopeless(gone)
         resent = publish_again(self._bind, self._broker, gone)
         if resent:
@@ -135,7 +143,7 @@ class Pump:
             published=published,
             resent=resent,
             buried=buried,
-            more=published == BATCH or len(gone) == BATCH,
+            more=more or len(gone) == BATCH,
         )
 
     def _look(self, now: datetime) -> tuple[bool, list[PublishedList]]:
@@ -144,13 +152,17 @@ class Pump:
         Only read: most rounds find nothing, and need not stand in line for the write lock.
         """
         with db.reading(self._bind) as session:
-            unpublished = session.scalar(_UNPUBLISHED, {"now": now, "settled_by": now - HOOK_GRACE})
+            unpublished = _is_unpublished(session, now)
             lists = [
                 PublishedList(queue, priority, oldest)
                 for queue, priority, oldest in session.execute(_LISTS)
                 if oldest is not None
             ]
-        return unpublished is not None, lists
+        return unpublished, lists
+
+    def _is_more(self, now: datetime) -> bool:
+        with db.reading(self._bind) as session:
+            return _is_unpublished(session, now)
 
     def _publish(self, now: datetime) -> int:
         return publish_unpublished(

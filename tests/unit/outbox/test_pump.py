@@ -287,6 +287,17 @@ def test_an_entry_that_cannot_be_published_stops_no_other(
     assert pump.run().published == 0
 
 
+def test_the_next_batch_follows_at_once_also_after_one_with_a_guilty_entry(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    planned = planned_unpublished(broker, now, BATCH + 2)
+    broker.refuses = {min(planned): RecursionError("too deep")}
+    done = pump.run()
+    assert (done.published, done.more) == (BATCH - 1, True)
+    done = pump.run()
+    assert (done.published, done.more) == (2, False)
+
+
 def test_an_entry_that_can_never_be_published_becomes_a_dead_letter(
     pump: Pump, broker: FakeBroker, now: FakeClock
 ) -> None:
