@@ -7,12 +7,13 @@ Multiprocessing").
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import RLock
 from typing import Any, TypeVar
 
@@ -54,11 +55,22 @@ GIVE_US_UP_AFTER = (
     "SELECT set_config('tcp_keepalives_idle', '10', false),"
     " set_config('tcp_keepalives_interval', '5', false),"
     " set_config('tcp_keepalives_count', '2', false),"
-    " set_config('tcp_user_timeout', '20000', false)"
+    " set_config('tcp_user_timeout', '20000', false),"
+    " set_config('lock_timeout', %s, false),"
+    " set_config('idle_in_transaction_session_timeout', %s, false)"
 )
+# A killed process's statement would run on, and hold its locks, until it has a result to send.
+# PostgreSQL 13 does not know this, and on some systems a server refuses it.
+NOTICE_OUR_END = "SELECT set_config('client_connection_check_interval', '2000', false)"
+
+BRIEF_WAIT = 1.0
+"""Seconds. No main process of a worker or of beat waits longer for another transaction's lock."""
+IDLE_MARGIN_SECONDS = 60
+"""A session that is idle in its transaction ends so long after the task's hard time limit."""
 
 _engine: Engine | None = None
 _in_transaction: ContextVar[bool] = ContextVar("in_transaction", default=False)
+_longest_idle: ContextVar[float | None] = ContextVar("longest_idle", default=None)
 
 
 def engine() -> Engine:
@@ -69,6 +81,7 @@ def engine() -> Engine:
         _engine = create_database_engine(
             settings.database_url.get_secret_value(),
             busy_timeout=settings.database_busy_timeout_seconds,
+            idle_timeout=settings.task_time_limit_seconds + IDLE_MARGIN_SECONDS,
         )
     return _engine
 
@@ -117,11 +130,14 @@ os.register_at_fork(
 )
 
 
-def create_database_engine(url: str, *, busy_timeout: float = 10.0, **pool: Any) -> Engine:
+def create_database_engine(
+    url: str, *, busy_timeout: float = 10.0, idle_timeout: float = 0.0, **pool: Any
+) -> Engine:
     """An engine with this project's rules for the database behind ``url``.
 
-    ``busy_timeout`` is in seconds (SQLite); ``pool`` holds options of SQLAlchemy's pool.
-    Nothing is connected or created yet.
+    A statement waits for ``busy_timeout`` seconds for another transaction's lock. PostgreSQL
+    ends a session that is idle in its transaction for ``idle_timeout`` seconds (0: never).
+    ``pool`` holds options of SQLAlchemy's pool. Nothing is connected or created yet.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
@@ -133,7 +149,8 @@ def create_database_engine(url: str, *, busy_timeout: float = 10.0, **pool: Any)
             connect_args=_unless_in(parsed, GONE_AFTER),
             **pool,
         )
-        event.listen(created, "connect", _prepare_postgresql)
+        event.listen(created, "connect", partial(_prepare_postgresql, busy_timeout, idle_timeout))
+        event.listen(created, "begin", partial(_begin_postgresql, busy_timeout))
         event.listen(created, "handle_error", _forget_values)
         return created
     # Statements' parameters hold names and addresses, which no error message may carry.
@@ -141,7 +158,7 @@ def create_database_engine(url: str, *, busy_timeout: float = 10.0, **pool: Any)
         parsed, connect_args={"timeout": busy_timeout}, hide_parameters=True, **pool
     )
     event.listen(created, "connect", _prepare_sqlite)
-    event.listen(created, "begin", _begin_sqlite)
+    event.listen(created, "begin", partial(_begin_sqlite, busy_timeout))
     return created
 
 
@@ -172,11 +189,37 @@ def _forget_values(context: ExceptionContext) -> None:
         raised.args = (raised.args[0].replace(whole, kept),)
 
 
-def _prepare_postgresql(connection: Any, _record: object) -> None:
+def _prepare_postgresql(
+    busy_timeout: float, idle_timeout: float, connection: Any, _record: object
+) -> None:
     cursor = connection.cursor()
-    cursor.execute(GIVE_US_UP_AFTER)
+    # Each is committed, else it is forgotten with the transaction.
+    cursor.execute(GIVE_US_UP_AFTER, (_milliseconds(busy_timeout), _milliseconds(idle_timeout)))
+    connection.commit()
+    try:
+        cursor.execute(NOTICE_OUR_END)
+        connection.commit()
+    except connection.DatabaseError:
+        connection.rollback()
     cursor.close()
-    connection.commit()  # else it is forgotten with the transaction
+
+
+def _milliseconds(seconds: float) -> str:
+    # To PostgreSQL, 0 means no limit.
+    return str(math.ceil(seconds * 1000))
+
+
+def _begin_postgresql(busy_timeout: float, connection: Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get("isolation_level") == "AUTOCOMMIT":
+        return
+    wait, idle = options.get("lock_wait", busy_timeout), _longest_idle.get()
+    if wait < busy_timeout:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_milliseconds(wait)}")
+    if idle is not None:
+        connection.exec_driver_sql(
+            f"SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(idle)}"
+        )
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -195,10 +238,15 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _begin_sqlite(busy_timeout: float, connection: Connection) -> None:
     # A transaction that reads first and writes later cannot wait its turn in WAL mode:
     # it fails at once (SQLITE_BUSY_SNAPSHOT). So a writer says that it is one.
     options = connection.get_execution_options()
+    wait = min(options.get("lock_wait", busy_timeout), busy_timeout)
+    # The pool may have had the connection for a transaction with another wait.
+    if connection.info.get("lock_wait", busy_timeout) != wait:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {_milliseconds(wait)}")
+        connection.info["lock_wait"] = wait
     if options.get("single_statements", False):
         return
     reads_only = options.get("reads_only", False)
@@ -211,14 +259,53 @@ def shown(url: URL) -> str:
 
 
 @contextmanager
-def transaction() -> Iterator[Session]:
-    """A session whose work is committed at the end, or rolled back by an exception."""
-    with Session(engine(), expire_on_commit=False) as session, session.begin():
+def transaction(*, brief: bool = False) -> Iterator[Session]:
+    """A session whose work is committed at the end, or rolled back by an exception.
+
+    With ``brief`` it waits for a lock as ``briefly`` says.
+    """
+    bind = briefly(engine()) if brief else engine()
+    with Session(bind, expire_on_commit=False) as session, session.begin():
         token = _in_transaction.set(True)
         try:
             yield session
+        except BaseException:
+            _roll_back(session)
+            raise
         finally:
             _in_transaction.reset(token)
+
+
+def _roll_back(session: Session) -> None:
+    """Roll back, and keep an error of that from replacing the one that the work raised.
+
+    A time limit leaves the driver in the middle of a statement. Such a connection rolls nothing
+    back; the server does, when it is closed.
+    """
+    try:
+        session.rollback()
+    except DBAPIError:
+        session.invalidate()
+
+
+@lru_cache(maxsize=1)
+def briefly(bind: Engine) -> Engine:
+    """The same engine, whose transactions wait no longer than ``BRIEF_WAIT`` for a lock.
+
+    For the main process of a worker or of beat, in which one wait holds up everything. After
+    it a statement raises ``OperationalError``.
+    """
+    return bind.execution_options(lock_wait=BRIEF_WAIT)
+
+
+@contextmanager
+def idle_for(seconds: float) -> Iterator[None]:
+    """Let the transactions inside be idle for so long, and for IDLE_MARGIN_SECONDS more."""
+    token = _longest_idle.set(seconds + IDLE_MARGIN_SECONDS)
+    try:
+        yield
+    finally:
+        _longest_idle.reset(token)
 
 
 @contextmanager

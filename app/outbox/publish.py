@@ -150,11 +150,14 @@ def _publishing(*conditions: ColumnElement[bool]) -> Executable:
 def publish_again(bind: Engine, broker: Broker, gone: Sequence[tuple[str, datetime]]) -> int:
     """Publish entries whose message is gone, where nobody else did since it was seen.
 
-    ``gone`` holds (id, ``published_at``) pairs. Returns how many; raises
+    ``gone`` holds (id, ``published_at``) pairs. Waits for no other transaction: an entry whose
+    row a running task holds is left for the next time. Returns how many; raises
     ``BrokerUnavailableError``.
     """
-    seen = tuple_(_entries.id, _entries.published_at).in_(gone)
-    return _publish(bind, broker, _publishing(seen, OutboxEntry.pending()), resends=1)
+    seen = (tuple_(_entries.id, _entries.published_at).in_(gone), OutboxEntry.pending())
+    free = select(_entries.id).where(*seen).with_for_update(skip_locked=True).cte("free")
+    chosen = _publishing(_entries.id.in_(select(free.c.id)), *seen)
+    return _publish(bind, broker, chosen, resends=1)
 
 
 def _publish(

@@ -211,6 +211,8 @@ class Pump:
                     OutboxEntry.id.in_([entry_id for entry_id, _ in gone]),
                     OutboxEntry.publishes >= self._max_publishes,
                 )
+                # One whose row a running task holds is not without hope.
+                .with_for_update(skip_locked=True)
             ).all()
             for entry_id, task, tries in hopeless:
                 bury(

@@ -12,6 +12,7 @@ from app.tasks import (
     lease,
     logs,
     pauses,
+    recorder,
     startup,
     stopping,
     watchdog,
@@ -24,6 +25,7 @@ context.connect()
 startup.connect(celery_app)
 stopping.install(celery_app)
 dead_children.install(celery_app)
+recorder.install(celery_app)
 lease.install(celery_app)
 pauses.install(celery_app)
 watchdog.install(celery_app)

@@ -271,31 +271,33 @@ class BaseTask(Task[P, R_co]):
         return retry
 
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Make a dead letter. Also called in the worker's main process, for a hard time limit."""
+        """Make a dead letter, unless the body was ended from outside.
+
+        Also called in the worker's main process, for a hard time limit.
+        """
         # The error that left the body: Celery may have replaced it by one that can be pickled.
         text = self.request.get("ended_by") or attempts.text_of(exc)
         traceback = str(einfo.traceback) if einfo else None
-        how = self.request.get("ended_outside")
-        if how is None:
-            self.bury(self._delivery, text, traceback=traceback)
-        else:
-            self.record_end(how, self._delivery, text, traceback=traceback)
+        if self.request.get("ended_outside"):
+            return  # the request records it, when the body's process is dead
+        self.bury(self._delivery, text, traceback=traceback)
 
-    def record_end(
-        self, how: How, delivery: Delivery, error: str, *, traceback: str | None = None
-    ) -> None:
+    def record_end(self, how: How, delivery: Delivery, error: str) -> None:
         """Record an end that the body's own process could not record.
 
         Called in the worker's main process, for an end that either requeues the entry (within
-        ``MAX_DELIVERIES``) or fails it. An outage is logged: the entry stays pending.
+        ``MAX_DELIVERIES``) or fails it. Waits for ``db.BRIEF_WAIT`` at most for the entry's
+        row. Raises database errors.
         """
-        if attempts.ENDS[how] is not Becomes.REQUEUED:
-            self.bury(delivery, error, traceback=traceback)
-            return
-        try:
-            self._return_to_entry(delivery, error)
-        except self.transient_errors as failure:
-            logger.warning("not requeued %s[%s]: %s", self.name, delivery.id, failure)
+        if attempts.ENDS[how] is Becomes.REQUEUED:
+            self._return_to_entry(delivery, error, brief=True)
+        else:
+            self.record_failure(delivery, error)
+
+    def record_failure(self, delivery: Delivery, error: str) -> None:
+        """Make a dead letter of ``delivery``, as ``record_end`` does."""
+        with db.transaction(brief=True) as session:
+            guard.bury(session, delivery, error=error, now=clock.utcnow())
 
     def bury(self, delivery: Delivery, error: str, *, traceback: str | None = None) -> None:
         """Make a dead letter of ``delivery``, whose last attempt ended with ``error``.
@@ -311,11 +313,13 @@ class BaseTask(Task[P, R_co]):
         except Exception:
             logger.exception("no dead letter for %s[%s]", self.name, delivery.id)
 
-    def _return_to_entry(self, delivery: Delivery, error: str) -> datetime | None:
+    def _return_to_entry(
+        self, delivery: Delivery, error: str, *, brief: bool = False
+    ) -> datetime | None:
         """Requeue ``delivery`` and return when it is due; ``None`` at ``MAX_DELIVERIES``."""
         now = clock.utcnow()
         due_at = now + timedelta(seconds=self.backoff(delivery.tries))
-        with db.transaction() as session:
+        with db.transaction(brief=brief) as session:
             requeued = guard.lose(
                 session,
                 delivery,

@@ -339,7 +339,7 @@ class OutboxConsumer(Consumer):
         due_at = now + timedelta(seconds=line.postponement(entropy.rng()))
         limit = f"rate limit {request.task.rate_limit}"
         try:
-            with db.transaction() as session:
+            with db.transaction(brief=True) as session:
                 guard.wait(session, delivery, due_at=due_at, waits_for=limit)
         except BaseTask.transient_errors as error:
             logger.warning("held, it cannot be postponed (%s): %s", error, delivery.id)
@@ -403,7 +403,7 @@ class OutboxConsumer(Consumer):
         self, message: Any, delivery: Delivery, why: str, record: Callable[[Any, Delivery], bool]
     ) -> None:
         try:
-            with db.transaction() as session:
+            with db.transaction(brief=True) as session:
                 record(session, delivery)
         except BaseTask.transient_errors as error:
             logger.error("held, its dead letter cannot be written (%s): %s", error, delivery.id)

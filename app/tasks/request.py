@@ -1,10 +1,13 @@
 """How a worker's main process sees a task that it gave to its pool."""
 
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.worker import state
 from celery.worker.request import Request
 from celery.worker.state import task_ready
 
@@ -12,14 +15,16 @@ from app import trace
 from app.domain import personal_data
 from app.outbox import PUBLISHED_AT_HEADER
 from app.outbox.guard import Delivery
-from app.tasks import attempts, registration
+from app.tasks import attempts, recorder, registration
 from app.tasks.attempts import Becomes, How
 
 
 class OutboxRequest(Request):
-    """Requeues the entry of a killed child, and leaves personal data out of events.
+    """Records the ends of bodies that were ended from outside, and leaves personal data out
+    of events.
 
-    Celery would publish a copy with an ETA, or requeue without a bound. Bound to
+    Of a killed child Celery would publish a copy with an ETA, or requeue without a bound. The
+    message is acknowledged when the end is recorded. Bound to
     ``Task.Request`` (Celery docs, "Custom task classes": "Requests and custom requests").
     """
 
@@ -30,6 +35,8 @@ class OutboxRequest(Request):
     hard_limit: float | None = None
     """Seconds; set when the pool is given the task."""
     _in_the_pool: Any = None
+    _unrecorded = False
+    """Whether the end of the attempt is still to be recorded."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         # Celery makes a subclass for each task, with methods of its own that call no other
@@ -84,6 +91,8 @@ class OutboxRequest(Request):
                 )
             exc_info = _lost(attempts.text_of(error))
             error = exc_info.exception.exc
+        if isinstance(error, TimeLimitExceeded):
+            self._unrecorded = True  # a prefork pool calls on_timeout next
         if not isinstance(error, WorkerLostError):
             return super().on_failure(
                 exc_info, send_failed_event=send_failed_event, return_ok=return_ok
@@ -92,28 +101,48 @@ class OutboxRequest(Request):
         delivery, text = self._delivery, attempts.text_of(error)
         requeued = attempts.ENDS[How.LOST] is Becomes.REQUEUED
         if requeued and not delivery.from_outbox:
-            answer = super().on_failure(
-                exc_info, send_failed_event=send_failed_event, return_ok=return_ok
-            )
             # Celery retries it ``max_retries`` times, then calls no hook of the task.
             if task.max_retries is not None and delivery.tries >= task.max_retries:
-                task.bury(delivery, text)
-            return answer
+                self._record(partial(task.record_failure, delivery, text))
+            return super().on_failure(
+                exc_info, send_failed_event=send_failed_event, return_ok=return_ok
+            )
         task_ready(self)
-        task.record_end(How.LOST, delivery, text)
+        self._record(partial(task.record_end, How.LOST, delivery, text))
         self.acknowledge()
         self.send_event("task-retried" if requeued else "task-failed", exception=text, traceback="")
         return None
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
+        task: Any = self.task
+        if not soft and not state.should_terminate:  # as Celery: a cold shutdown is not an end
+            text = attempts.text_of(TimeLimitExceeded(timeout))
+            self._record(partial(task.record_end, How.HARD_LIMIT, self._delivery, text))
         # For a hard limit Celery calls the task's on_failure here, without its request.
-        if not soft:
-            self._context.update(ended_outside=How.HARD_LIMIT)
-        self.task.request_stack.push(self._context)
+        self._context.update(ended_outside=not soft)
+        task.request_stack.push(self._context)
         try:
             super().on_timeout(soft, timeout)
         finally:
-            self.task.request_stack.pop()
+            task.request_stack.pop()
+
+    def acknowledge(self) -> None:
+        """Acknowledge the message, unless the end of the attempt is still to be recorded."""
+        if not self._unrecorded:
+            super().acknowledge()
+
+    def _record(self, act: Callable[[], object]) -> None:
+        """Have ``act`` record how the attempt ended, and the message acknowledged after it.
+
+        Where it is not recorded before the worker ends, the message is redelivered.
+        """
+
+        def recorded() -> None:
+            self._unrecorded = False
+            self.acknowledge()
+
+        self._unrecorded = True
+        recorder.record(f"{self.task.name}[{self.id}]", act, then=recorded)
 
     def send_event(self, type: str, **fields: Any) -> None:
         """Send Celery's event, without the personal data that an error's text may quote.

@@ -139,7 +139,7 @@ class OutboxScheduler(Scheduler):
     def _sign(
         self, signs: list[tuple[PeriodicEntry, datetime | None]], broker_now: datetime
     ) -> None:
-        with db.transaction() as session:
+        with db.transaction(brief=True) as session:
             sign(session, signs, at=broker_now, host=socket.gethostname())
         self._signed_at = broker_now
 
@@ -184,7 +184,7 @@ class OutboxScheduler(Scheduler):
             return 0  # most ticks end here, without a write transaction
         if step.runs:
             entry = timetable.evaluated(entry)
-        with db.transaction() as session:
+        with db.transaction(brief=True) as session:
             runs = advance(session, entry, seen, step)
         if runs is not None and seen is not None and replaces:
             logger.warning(
@@ -229,7 +229,7 @@ class OutboxScheduler(Scheduler):
         if self._pump is None:
             settings = load_settings()
             self._pump = Pump(
-                db.engine(),
+                db.briefly(db.engine()),
                 self.broker,
                 margin=timedelta(seconds=settings.resend_margin_seconds),
                 max_publishes=settings.max_publishes,

@@ -21,7 +21,7 @@ from app.domain.errors import no_such
 from app.outbox import Broker, BrokerUnavailableError, guard
 from app.routing import QUEUES
 from app.settings import SettingsError, load_settings, warnings
-from app.tasks import command_line, registry, time_limits, timetable
+from app.tasks import command_line, recorder, registry, time_limits, timetable
 from app.tasks.active_queues import pids_of, shared_name
 from app.tasks.broker import RedisBroker
 from app.tasks.registration import RegistrationError
@@ -251,5 +251,9 @@ def _warn_of_namesakes(app: Celery, name: str) -> None:
 
 def _cancel_revoked(request: Any, **_: Any) -> None:
     # Else the pump would find its message gone and send it again.
-    with db.transaction() as session:
-        guard.cancel(session, request.id, now=clock.utcnow())
+    recorder.record(f"the revocation of {request.id}", partial(_cancel, request.id))
+
+
+def _cancel(entry_id: str) -> None:
+    with db.transaction(brief=True) as session:
+        guard.cancel(session, entry_id, now=clock.utcnow())

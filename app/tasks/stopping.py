@@ -9,9 +9,12 @@ import atexit
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from billiard import popen_fork
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import TimeLimitExceeded
 from celery import Celery, bootsteps, platforms, signals
 from celery.apps.beat import Beat
 from celery.apps.worker import Worker, safe_say  # type: ignore[attr-defined]  # not typed
@@ -112,7 +115,9 @@ def _restart_at_hang_up(
 class EndsChildren(bootsteps.StartStopStep):
     """Makes a prefork pool end its children with a signal that no supervisor sends them.
 
-    Used for a revoked task, a time limit, a pool that shrinks and a cold shutdown.
+    Used for a revoked task, a time limit, a pool that shrinks and a cold shutdown. At a hard
+    time limit the child is dead before the end of its attempt is recorded: its transaction
+    holds the row of its entry.
     """
 
     requires = (Pool,)
@@ -129,6 +134,24 @@ class EndsChildren(bootsteps.StartStopStep):
             terminate_job(pid, END_A_CHILD if by_default else number)
 
         pool.terminate_job = end_job
+        limits = pool._pool._timeout_handler
+        if limits is not None:
+            limits.on_hard_timeout = partial(_kill_then_report, limits)
+            pool._pool.on_hard_timeout = limits.on_hard_timeout
+
+
+def _kill_then_report(limits: Any, job: Any) -> None:
+    """Do as billiard's ``on_hard_timeout``, which reports first and kills last."""
+    if job.ready():
+        return
+    child, _ = limits._process_by_pid(job._worker_pid)
+    if child is not None:
+        limits._trywaitkill(child)
+    try:
+        raise TimeLimitExceeded(job._timeout)
+    except TimeLimitExceeded:
+        job._set(job._job, (False, ExceptionInfo()))
+    job.handle_timeout(soft=False)
 
 
 def leave_stopping_to_the_parent(**_: Any) -> None:

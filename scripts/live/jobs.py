@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import Column, Float, Integer, MetaData, String, Table, delete, insert, select
+from sqlalchemy.orm import Session
 
 from app import clock, db
 from app.domain.errors import TransientError
@@ -97,7 +98,11 @@ def mark_start(job: str) -> None:
 
 def have_effect(task: BaseTask, job: str) -> None:
     with task.transaction() as session:
-        session.execute(insert(_effects).values(job=job, at=clock.utcnow().timestamp()))
+        have_effect_in(session, job)
+
+
+def have_effect_in(session: Session, job: str) -> None:
+    session.execute(insert(_effects).values(job=job, at=clock.utcnow().timestamp()))
 
 
 def run_job(task: BaseTask, job: str, seconds: float = 0.0) -> None:
