@@ -65,6 +65,8 @@ NOTICE_OUR_END = "SELECT set_config('client_connection_check_interval', '2000', 
 
 BRIEF_WAIT = 1.0
 """Seconds. No main process of a worker or of beat waits longer for another transaction's lock."""
+BRIEF_IDLE = 10.0
+"""Seconds. A main process that is stopped inside its transaction holds locks no longer."""
 IDLE_MARGIN_SECONDS = 60
 """A session that is idle in its transaction ends so long after the task's hard time limit."""
 
@@ -213,12 +215,18 @@ def _begin_postgresql(busy_timeout: float, connection: Connection) -> None:
     options = connection.get_execution_options()
     if options.get("isolation_level") == "AUTOCOMMIT":
         return
-    wait, idle = options.get("lock_wait", busy_timeout), _longest_idle.get()
-    if wait < busy_timeout:
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_milliseconds(wait)}")
-    if idle is not None:
+    wait, idle = options.get("lock_wait"), _longest_idle.get()
+    limits = {}
+    if wait is not None:
+        limits = {
+            "lock_timeout": min(wait, busy_timeout),
+            "idle_in_transaction_session_timeout": BRIEF_IDLE,
+        }
+    elif idle is not None:
+        limits = {"idle_in_transaction_session_timeout": idle}
+    if limits:
         connection.exec_driver_sql(
-            f"SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(idle)}"
+            ";".join(f"SET LOCAL {name} = {_milliseconds(each)}" for name, each in limits.items())
         )
 
 

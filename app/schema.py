@@ -196,8 +196,14 @@ def _misfit(what: str, about: list[Any]) -> str | None:
 
 def _keep_others_waiting(connection: Connection) -> None:
     # On SQLite the beginning of the transaction has done so.
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADE_LOCK})")
+    if connection.dialect.name != "postgresql":
+        return
+    # Others may work for minutes. Locks of tables are not waited for so long: every statement
+    # of a worker would stand in line behind this one.
+    longest = connection.exec_driver_sql("SHOW lock_timeout").scalar_one()
+    connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADE_LOCK})")
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{longest}'")
 
 
 @contextmanager

@@ -207,7 +207,8 @@ class Pump:
         """Make dead letters of entries that were published too often in one try."""
         with Session(self._bind) as session, session.begin():
             hopeless = session.execute(
-                select(OutboxEntry.id, OutboxEntry.task, OutboxEntry.tries).where(
+                select(OutboxEntry.id, OutboxEntry.task, OutboxEntry.tries)
+                .where(
                     OutboxEntry.id.in_([entry_id for entry_id, _ in gone]),
                     OutboxEntry.publishes >= self._max_publishes,
                 )

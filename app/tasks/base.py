@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from socket import gaierror
 from typing import Any, ClassVar, cast
@@ -94,7 +94,8 @@ class BaseTask(Task[P, R_co]):
         if refusal is not None:
             return cast(R_co, refusal)
         try:
-            result = self.run(*args, **kwargs)
+            with self._idle_within_limits():
+                result = self.run(*args, **kwargs)
         except BaseException as error:
             attempts.leave_to_the_process(error, self.request)
             # An error that self.retry() raised instead of a retry is final, also a transient one.
@@ -349,6 +350,13 @@ class BaseTask(Task[P, R_co]):
     @property
     def _redelivered(self) -> bool:
         return bool((self.request.delivery_info or {}).get("redelivered"))
+
+    def _idle_within_limits(self) -> AbstractContextManager[None]:
+        """Keep the database from ending a session that is idle no longer than the body may run."""
+        hard_limit = (self.request.timelimit or (None,))[0] or self.time_limit or 0
+        if hard_limit <= load_settings().task_time_limit_seconds:
+            return nullcontext()
+        return db.idle_for(hard_limit)
 
     def _refusal(self) -> dict[str, str] | None:
         """Why the body must not run at all; ``None`` where it may."""

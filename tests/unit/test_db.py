@@ -1,12 +1,14 @@
 """Transactions: who takes the write lock, who waits for it, what an exception leaves."""
 
 import os
+import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app import db
 from app.models import USERS, BeatEntry, User
-from app.settings import Settings
+from app.settings import Settings, load_settings
 from tests.builders import NOON, a_student
 from tests.database import cut_off_others, on_postgresql, on_sqlite
 
@@ -253,6 +255,7 @@ def test_a_connection_that_is_lost_again_and_again_is_no_reason_to_go_on_for_eve
 FORK = """
 import os, sys
 from pathlib import Path
+from time import monotonic
 from app import db
 engine = db.engine()
 with engine.connect() as connection:
@@ -327,3 +330,99 @@ def test_the_server_gives_up_a_client_that_the_network_has_lost(database: Engine
         )
         milliseconds = connection.scalar(text("SELECT current_setting('tcp_user_timeout')::int"))
     assert (seconds, milliseconds) == (20, 20_000)
+
+
+@pytest.fixture
+def second(database: Engine) -> Iterator[Engine]:
+    """An engine that waits for longer than a main process may."""
+    url = database.url.render_as_string(hide_password=False)
+    engine = db.create_database_engine(url, busy_timeout=3, idle_timeout=600)
+    before = db.use(engine)
+    yield engine
+    db.use(before)
+    engine.dispose()
+
+
+def seconds_until_given_up(*, brief: bool) -> float:
+    began = monotonic()
+    with pytest.raises(OperationalError), db.transaction(brief=brief) as session:
+        session.execute(update(User).values(name="second"))
+    return monotonic() - began
+
+
+def test_a_row_that_another_transaction_holds_is_given_up(database: Engine, second: Engine) -> None:
+    """By a main process after a second, by a body after its busy timeout; again and again."""
+    with Session(database) as first, first.begin():
+        a_student(first)
+    with Session(database) as first, first.begin():
+        first.execute(update(User).values(name="first"))
+        waits = [seconds_until_given_up(brief=brief) for brief in (True, False, True)]
+    assert [round(wait) for wait in waits] == [1, 3, 1]
+
+
+@on_postgresql
+def test_an_idle_transaction_ends_later_than_the_task_that_has_it(second: Engine) -> None:
+    idle = text("SELECT current_setting('idle_in_transaction_session_timeout')")
+    with db.transaction() as session:
+        assert session.scalar(idle) == "10min"
+    with db.idle_for(7200), db.transaction() as session:
+        assert session.scalar(idle) == "121min"
+    with db.idle_for(7200), db.transaction(brief=True) as session:
+        assert session.scalar(idle) == "10s"
+    with db.transaction() as session:
+        assert session.scalar(idle) == "10min"
+
+
+def test_the_default_idle_time_is_above_the_hard_time_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = []
+    monkeypatch.setattr(db, "create_database_engine", lambda *_, **options: made.append(options))
+    before = db.use(None)
+    monkeypatch.setenv("TASK_TIME_LIMIT_SECONDS", "7000")
+    load_settings.cache_clear()
+    try:
+        db.engine()
+    finally:
+        db.use(before)
+        monkeypatch.undo()
+        load_settings.cache_clear()
+    assert made[0]["idle_timeout"] > 7000
+
+
+@on_postgresql
+def test_the_server_notices_a_client_that_was_killed(database: Engine) -> None:
+    with database.connect() as connection:
+        interval = connection.scalar(
+            text("SELECT current_setting('client_connection_check_interval')")
+        )
+    assert interval == "2s"
+
+
+@on_postgresql
+def test_a_server_without_that_setting_is_used_all_the_same(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL 13."""
+    monkeypatch.setattr(db, "NOTICE_OUR_END", "SELECT set_config('no_such_setting', '1', false)")
+    engine = db.create_database_engine(database.url.render_as_string(hide_password=False))
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT current_setting('lock_timeout')")) == "10s"
+    engine.dispose()
+
+
+@on_postgresql
+def test_an_error_in_the_middle_of_a_statement_stays_what_it_is(database: Engine) -> None:
+    """As a soft time limit: the connection cannot be rolled back then."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyError("the limit")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyError, match="the limit"), db.transaction() as session:
+            session.execute(text("SELECT pg_sleep(5)"))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert count_users() == 0

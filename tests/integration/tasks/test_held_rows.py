@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 
 import pytest
 import redis
@@ -195,11 +195,14 @@ def test_a_stopped_worker_that_holds_a_row_keeps_no_slot_of_others(
     bench: JobBench, end: signal.Signals
 ) -> None:
     """All of its processes are stopped, so its message is redelivered to another worker."""
-    stopped = bench.live.start_worker(name="stopped", concurrency=1)
+    heir = bench.live.start_worker(name="heir", concurrency=1)
     bench.live.start_beat()
+    bench.enqueue("work", "long", 15)
+    bench.wait_for_start("long")
+    stopped = bench.live.start_worker(name="stopped", concurrency=1)
     entry_id = plan("holding.idle", "idle", HOLD_SECONDS / 2)
     bench.wait_for_start("idle")
-    heir = bench.live.start_worker(name="heir", concurrency=1)
+    sleep(1)  # it holds the lock now
     processes = [stopped.pid, *(child.pid for child in stopped.descendants())]
     for pid in processes:
         os.kill(pid, signal.SIGSTOP)
