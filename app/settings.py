@@ -64,7 +64,7 @@ class Settings(RedisSettings):
     database_url: SecretStr = SecretStr("sqlite:///var/instainstru.db")
     """SQLAlchemy URL: SQLite for one machine, PostgreSQL in production."""
     database_busy_timeout_seconds: float = Field(10.0, gt=0, le=60)
-    """How long a SQLite writer waits for another one's transaction."""
+    """How long a transaction waits for a lock of another one, on PostgreSQL and on SQLite."""
 
     smtp_url: SecretStr = SecretStr("maildir:var/mail")
     """Where mail goes: an SMTP server, or a folder in maildir format."""

@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from threading import Barrier
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
+from sqlalchemy.orm import Session
 
 from app import db, outbox
-from app.models import OutboxEntry
+from app.models import OutboxEntry, OutboxState
+from app.outbox import guard
 from app.outbox.publish import BATCH
 from app.outbox.pump import HOOK_GRACE, Pump
 from tests.database import on_postgresql
@@ -98,3 +100,26 @@ def test_pumps_at_the_same_moment_resend_a_lost_message_once(
     with ThreadPoolExecutor(PUMPS) as threads:
         list(threads.map(run, pumps))
     assert Counter(message.id for message in broker.pushed) == Counter(entry_ids)
+
+
+@pytest.mark.parametrize("publishes", [1, 3], ids=["gone once", "gone too often"])
+def test_a_lost_message_whose_entry_a_task_has_marked_holds_up_no_other(
+    database: Engine, broker: FakeBroker, now: FakeClock, publishes: int
+) -> None:
+    held, free = enqueue(2, now)
+    pump = pump_for(database, broker)
+    pump.run()
+    with db.transaction() as session:
+        session.execute(update(OutboxEntry).values(publishes=publishes))
+    broker.lose_everything()
+    now.advance(minutes=1)
+    pump.run()  # suspects them now
+    with Session(database) as task, ThreadPoolExecutor(1) as thread:
+        guard.mark_done(task, guard.Delivery(held, TASK), now=now.now)
+        done = thread.submit(pump.run).result(timeout=5)
+        task.rollback()
+    assert (done.resent, done.buried) == ((1, 0) if publishes == 1 else (0, 1))
+    with db.reading() as session:
+        untouched = session.get_one(OutboxEntry, held)
+        assert (untouched.state, untouched.publishes) == (OutboxState.PENDING, publishes)
+        assert session.get_one(OutboxEntry, free).publishes == (2 if publishes == 1 else 3)

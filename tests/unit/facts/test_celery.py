@@ -1,17 +1,19 @@
 """What we lean on in Celery: an upgrade that changes it fails here, by name."""
 
 from datetime import UTC, datetime, timedelta
-from inspect import signature
+from inspect import getsource, signature
 from typing import Any
 from unittest.mock import MagicMock
 from zoneinfo import ZoneInfo
 
 import pytest
+from billiard.pool import TimeoutHandler
 from celery import Celery, states
 from celery.app.defaults import DEFAULTS
 from celery.app.trace import build_tracer
 from celery.apps.beat import Beat
 from celery.beat import Scheduler, Service
+from celery.concurrency.asynpool import AsynPool
 from celery.exceptions import Retry
 from celery.schedules import crontab
 from celery.utils.dispatch import Signal
@@ -23,6 +25,7 @@ from app.tasks import BaseTask, celery_app
 from app.tasks.consumer import OutboxConsumer
 from app.tasks.counted_request import CountedRequest
 from app.tasks.request import OutboxRequest
+from app.tasks.stopping import _kill_then_report
 
 
 @pytest.fixture
@@ -184,3 +187,30 @@ def test_a_worker_gets_the_consumer_that_the_configuration_names() -> None:
     assert symbol_by_name(celery_app.conf.worker_consumer) is OutboxConsumer
     assert issubclass(OutboxConsumer, Consumer)
     assert DEFAULTS["worker_consumer"] == "celery.worker.consumer:Consumer"
+
+
+def test_billiard_reports_a_hard_time_limit_and_kills_last() -> None:
+    """Ours takes the same steps in another order (docs/decisions/0026)."""
+
+    def steps(on_hard_timeout: Any) -> list[str]:
+        took = MagicMock()
+        took.job.ready.return_value = False
+        limits = TimeoutHandler([], {}, None, None)
+        limits._process_by_pid = lambda pid: ("a child", 0)
+        limits._trywaitkill = took.kill
+        on_hard_timeout(limits, took.job)
+        return [name for name, *_ in took.mock_calls]
+
+    assert steps(TimeoutHandler.on_hard_timeout) == [
+        *("job.ready", "job._set", "job.handle_timeout", "kill"),
+    ]
+    assert steps(_kill_then_report) == [
+        *("job.ready", "kill", "job._set", "job.handle_timeout"),
+    ]
+
+
+def test_an_asynchronous_pool_takes_its_time_limits_from_the_handler() -> None:
+    """So both names are replaced."""
+    source = getsource(AsynPool)
+    assert "self._timeout_handler, 'on_hard_timeout'" in source
+    assert "self.on_hard_timeout(result)" in source
