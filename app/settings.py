@@ -95,8 +95,9 @@ class Settings(RedisSettings):
     """Pause between two ticks of beat."""
     resend_margin_seconds: float = Field(10.0, gt=0, le=3600)
     """A message younger than this is never taken for gone."""
-    max_publishes: int = Field(100, gt=0, le=1_000_000)
-    """A message that is gone as often as this, in one try, is dead."""
+    max_publishes: int = Field(20, gt=0, le=1_000_000)
+    """A message that is gone as often as this in one try, about two hours, while others run, is
+    dead."""
     max_deliveries: int = Field(5, gt=0, le=1000)
     """A message that was redelivered as often as this, in one try, is dead."""
     watchdog_seconds: float = Field(60.0, ge=0, le=86_400)

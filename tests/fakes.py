@@ -51,6 +51,9 @@ class FakeBroker:
     """Entries with which a push fails, and how."""
     full: bool = False
     """It answers questions and takes no message."""
+    ends_after: int | None = None
+    """After so many messages more it is ``down`` or ``full``, as ``ends_as`` says."""
+    ends_as: str = "down"
 
     def now(self) -> datetime:
         self._answer()
@@ -63,11 +66,21 @@ class FakeBroker:
         for message in messages:
             if message.id in self.refuses:
                 raise self.refuses[message.id]
+        if self.ends_after is not None:
+            self.ends_after -= len(messages)
+            if self.ends_after < 0:
+                setattr(self, self.ends_as, True)
+                raise BrokerUnavailableError("connection reset")
         for message in messages:
             self.lists[message.queue, message.priority].append(message)
             self.pushed.append(message)
         if self.fails_after_push:
             raise BrokerUnavailableError("the answer was lost")
+
+    def check_writable(self) -> None:
+        self._answer()
+        if self.full:
+            raise BrokerUnavailableError("Redis is full")
 
     def oldest(self, lists: Sequence[tuple[str, int]]) -> Sequence[datetime | NoStamp]:
         self._answer()

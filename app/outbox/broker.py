@@ -86,6 +86,9 @@ class Broker(Protocol):
     def push(self, messages: Sequence[OutboxMessage]) -> None:
         """Append the messages to their lists, in order, in as few round trips as possible."""
 
+    def check_writable(self) -> None:
+        """Raise ``BrokerUnavailableError`` where the broker takes no message, of any size."""
+
     def oldest(self, lists: Sequence[tuple[str, int]]) -> Sequence[datetime | NoStamp]:
         """For each (queue, priority): when the message that is next to go was published."""
 

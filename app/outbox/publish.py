@@ -22,6 +22,7 @@ from sqlalchemy import (
     Engine,
     Executable,
     bindparam,
+    case,
     select,
     tuple_,
     update,
@@ -134,29 +135,39 @@ def _of_unpublished(chosen: ColumnElement[bool]) -> Executable:
     return _publishing(_entries.id.in_(select(locked.c.id)))
 
 
-def _publishing(*conditions: ColumnElement[bool]) -> Executable:
+def _publishing(*conditions: ColumnElement[bool], count_up_to: int | None = None) -> Executable:
+    counted = _entries.publishes + 1
+    if count_up_to is not None:
+        counted = case((_entries.publishes < count_up_to, counted), else_=_entries.publishes)
     return (
         update(OUTBOX_ENTRIES)
         .where(*conditions)
         .values(
             published_at=bindparam("stamp"),
-            publishes=_entries.publishes + 1,
+            publishes=counted,
             resent=_entries.resent + bindparam("resends"),
         )
         .returning(OUTBOX_ENTRIES)
     )
 
 
-def publish_again(bind: Engine, broker: Broker, gone: Sequence[tuple[str, datetime]]) -> int:
+def publish_again(
+    bind: Engine,
+    broker: Broker,
+    gone: Sequence[tuple[str, datetime]],
+    *,
+    count_up_to: int | None = None,
+) -> int:
     """Publish entries whose message is gone, where nobody else did since it was seen.
 
     ``gone`` holds (id, ``published_at``) pairs. Waits for no other transaction: an entry whose
-    row a running task holds is left for the next time. Returns how many; raises
+    row a running task holds is left for the next time. An entry that was published
+    ``count_up_to`` times in its try is published without being counted. Returns how many; raises
     ``BrokerUnavailableError``.
     """
     seen = (tuple_(_entries.id, _entries.published_at).in_(gone), OutboxEntry.pending())
     free = select(_entries.id).where(*seen).with_for_update(skip_locked=True).cte("free")
-    chosen = _publishing(_entries.id.in_(select(free.c.id)), *seen)
+    chosen = _publishing(_entries.id.in_(select(free.c.id)), *seen, count_up_to=count_up_to)
     return _publish(bind, broker, chosen, resends=1)
 
 
@@ -205,7 +216,7 @@ def _publish(
         _unpublish(bind, messages)
         if not apart:
             raise
-        broker.now()  # raises in an outage
+        broker.check_writable()  # raises in an outage
         return _publish_apart(bind, broker, messages, error)
     return len(messages)
 
@@ -216,7 +227,7 @@ def _publish_apart(
     """Publish a batch whose push raised ``error`` in halves; reschedule what fails alone.
 
     Returns how many were published. Raises ``BrokerUnavailableError`` where the broker took
-    none: then it is the fault of no entry.
+    none, or takes none any more: then it is the fault of no entry.
     """
     published, parts = 0, [batch]
     refused: list[tuple[OutboxMessage, Exception]] = []
@@ -230,6 +241,7 @@ def _publish_apart(
             except SQLAlchemyError:
                 raise  # no message's fault
             except Exception as failure:
+                broker.check_writable()  # an outage that begins now is not this entry's fault
                 error = failure
         if len(part) > 1:
             middle = len(part) // 2

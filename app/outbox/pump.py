@@ -1,12 +1,13 @@
 """What beat does for the outbox at each tick: publish what is due, resend what is gone."""
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from sqlalchemy import Engine, Select, bindparam, func, select
+from sqlalchemy import Engine, Select, bindparam, case, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from app import clock, db
@@ -24,7 +25,14 @@ HOOK_GRACE = timedelta(seconds=2)
 INCONCLUSIVE_FOR = timedelta(hours=1)
 """Where a list's oldest message tells nothing, an entry is resent after this long all the same."""
 
-Stamped = tuple[str, datetime]
+QUICK_PUBLISHES = 3
+"""So often an entry is published in one try before it waits longer and longer for the next time."""
+LONGEST_WAIT = timedelta(minutes=10)
+"""It waits twice as long each time, up to this."""
+_STEPS = 12
+
+FLOW_WINDOW = timedelta(minutes=5)
+"""Of messages that were published so soon after a lost one, more must have been run than lost."""
 
 _entries = OUTBOX_ENTRIES.c
 _SETTLED = (_entries.created_at <= bindparam("settled_by")) | (
@@ -67,17 +75,50 @@ def _lists() -> Select[*tuple[Any, ...]]:
 
 
 _LISTS = _lists()
+_LONG_GONE = case(
+    *(
+        (
+            _entries.publishes <= QUICK_PUBLISHES + step,
+            bindparam(f"before_{step}", type_=_entries.published_at.type),
+        )
+        for step in range(_STEPS)
+    ),
+    else_=bindparam(f"before_{_STEPS}", type_=_entries.published_at.type),
+)
 _LEFT_LIST = (
-    select(_entries.id, _entries.published_at)
+    select(_entries.id, _entries.published_at, _entries.publishes)
     .where(
         *_WITH_BROKER,
         _entries.queue == bindparam("of_queue"),
         _entries.priority == bindparam("of_priority"),
         _entries.published_at < bindparam("left_before"),
+        _entries.published_at < _LONG_GONE,
     )
     .order_by(_entries.published_at)
     .limit(bindparam("at_most"))
 )
+
+
+_RUN = (
+    select(_entries.id)
+    .where(
+        _entries.finished_at > bindparam("since"),
+        _entries.finished_at <= bindparam("until"),
+        _entries.state == literal_column("'done'"),
+        _entries.published_at >= bindparam("since"),
+        _entries.publishes == literal_column("1"),
+    )
+    .limit(bindparam("at_most"))
+)
+_FLOWED = select(func.count()).select_from(_RUN.subquery())
+
+
+class Missing(NamedTuple):
+    """A pending entry whose message is neither in its list nor held by a worker."""
+
+    id: str
+    published_at: datetime
+    publishes: int
 
 
 class PublishedList(NamedTuple):
@@ -120,7 +161,8 @@ class Pump:
         self._broker = broker
         self._margin = margin
         self._max_publishes = max_publishes
-        self._suspects: set[Stamped] = set()
+        self._suspects: set[Missing] = set()
+        self._losses: deque[tuple[datetime, int]] = deque()
 
     def run(self) -> PumpRound:
         """One round. Raises ``BrokerUnavailableError`` or a database error; both leave
@@ -135,8 +177,14 @@ class Pump:
         self._suspects = set(suspects)
         if not gone:
             return PumpRound(published=published, more=more)
-        buried = self._bury_hopeless(gone)
-        resent = publish_again(self._bind, self._broker, gone)
+        others_flow = self._others_flow(gone, now)
+        buried = self._bury_hopeless(gone) if others_flow else 0
+        resent = publish_again(
+            self._bind,
+            self._broker,
+            [(lost.id, lost.published_at) for lost in gone],
+            count_up_to=None if others_flow else self._max_publishes // 2,
+        )
         if resent:
             logger.warning("%d messages were gone from the broker and are resent", resent)
         return PumpRound(
@@ -169,7 +217,7 @@ class Pump:
             self._bind, self._broker, _WAITING, apart=True, now=now, settled_by=now - HOOK_GRACE
         )
 
-    def _missing(self, lists: Sequence[PublishedList], now: datetime) -> Sequence[Stamped]:
+    def _missing(self, lists: Sequence[PublishedList], now: datetime) -> Sequence[Missing]:
         """Pending entries whose message is not in its list and not held by a worker.
 
         The most urgent first, and of each list those that were published first.
@@ -194,22 +242,50 @@ class Pump:
         held = self._broker.held()
         # However many are held, each list shows what it has lost behind them.
         at_most = 2 * BATCH + len(held)
-        missing: list[Stamped] = []
+        waits = self._waits(now)
+        missing: list[Missing] = []
         with db.reading(self._bind) as session:
             for left in passed:
-                rows = session.execute(_LEFT_LIST, left | {"at_most": at_most})
-                missing += [
-                    (row.id, cast(datetime, row.published_at)) for row in rows if row.id not in held
-                ]
+                rows = session.execute(_LEFT_LIST, left | waits | {"at_most": at_most})
+                missing += [Missing(*row) for row in rows if row.id not in held]
         return missing
 
-    def _bury_hopeless(self, gone: Sequence[Stamped]) -> int:
-        """Make dead letters of entries that were published too often in one try."""
+    def _waits(self, now: datetime) -> dict[str, datetime]:
+        """The instants before which an entry was published that is to be published again now."""
+        longest = max(self._margin, LONGEST_WAIT)
+        return {
+            f"before_{step}": now - min(longest, self._margin * 2**step)
+            for step in range(_STEPS + 1)
+        }
+
+    def _others_flow(self, gone: Sequence[Missing], now: datetime) -> bool:
+        """Whether more of the messages that were published after ``gone`` were run than lost.
+
+        Only asked where it decides: in an outage, which is nobody's fault, the count of an
+        entry's publications stops at half of what makes a dead letter.
+        """
+        self._losses.append((now, len(gone)))
+        while self._losses[0][0] < now - FLOW_WINDOW:
+            self._losses.popleft()
+        stamps = [lost.published_at for lost in gone if lost.publishes >= self._max_publishes // 2]
+        if not stamps:
+            return True
+        lost = sum(number for _, number in self._losses)
+        since = max(stamps)
+        window = {"since": since, "until": since + FLOW_WINDOW, "at_most": lost + 1}
+        with db.reading(self._bind) as session:
+            return (session.scalar(_FLOWED, window) or 0) > lost
+
+    def _bury_hopeless(self, gone: Sequence[Missing]) -> int:
+        """Make dead letters of entries whose message was lost too often while others were run."""
+        hopeless_ids = [lost.id for lost in gone if lost.publishes >= self._max_publishes]
+        if not hopeless_ids:
+            return 0
         with Session(self._bind) as session, session.begin():
             hopeless = session.execute(
                 select(OutboxEntry.id, OutboxEntry.task, OutboxEntry.tries)
                 .where(
-                    OutboxEntry.id.in_([entry_id for entry_id, _ in gone]),
+                    OutboxEntry.id.in_(hopeless_ids),
                     OutboxEntry.publishes >= self._max_publishes,
                 )
                 # One whose row a running task holds is not without hope.
@@ -219,7 +295,8 @@ class Pump:
                 bury(
                     session,
                     Delivery(entry_id, task, tries=tries),
-                    error=f"the message was gone from the broker {self._max_publishes} times",
+                    error=f"the message was gone from the broker {self._max_publishes} times, "
+                    "while others were run",
                     now=clock.utcnow(),
                 )
         return len(hopeless)

@@ -141,7 +141,7 @@ class RedisBroker:
         return sum(removed)
 
     def check_writable(self) -> None:
-        """Raise ``BrokerUnavailableError`` where Redis answers but refuses writes."""
+        """Raise ``BrokerUnavailableError`` where Redis does not answer, or refuses writes."""
         with self._producer() as producer, producer.channel.conn_or_acquire() as client:
             # XX updates only existing members, and no member has this name.
             client.zadd(producer.channel.unacked_index_key, {"": 0}, xx=True)

@@ -58,6 +58,9 @@ class Workers:
     def push(self, messages: Sequence[OutboxMessage]) -> None:
         self.pushed.update(message.id for message in messages)
 
+    def check_writable(self) -> None:
+        """It takes every message."""
+
     def oldest(self, lists: Sequence[tuple[str, int]]) -> Sequence[NoStamp]:
         return [NoStamp.FOREIGN for _ in lists]
 

@@ -1,4 +1,6 @@
+from collections import deque
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from sqlalchemy import Engine, func, select, update
@@ -9,7 +11,7 @@ from app.models import OutboxEntry, OutboxState
 from app.outbox import BrokerUnavailableError
 from app.outbox.guard import Delivery, mark_done, put_back
 from app.outbox.publish import BATCH
-from app.outbox.pump import HOOK_GRACE, INCONCLUSIVE_FOR, Pump
+from app.outbox.pump import HOOK_GRACE, INCONCLUSIVE_FOR, LONGEST_WAIT, Pump
 from tests.fakes import FOREIGN, FakeBroker, FakeClock
 from tests.unit.outbox.conftest import MARGIN, MAX_PUBLISHES
 
@@ -324,6 +326,24 @@ def test_a_broker_that_takes_no_message_is_the_fault_of_no_entry(
     assert pump.run().published == 100
 
 
+@pytest.mark.parametrize("ends_as", ["down", "full"])
+def test_a_broker_that_ends_midway_is_the_fault_of_no_entry(
+    pump: Pump, broker: FakeBroker, now: FakeClock, ends_as: str
+) -> None:
+    planned = planned_unpublished(broker, now, 100)
+    broker.refuses = {planned[0]: RecursionError("too deep")}
+    broker.ends_after, broker.ends_as = 60, ends_as
+    with pytest.raises(BrokerUnavailableError):
+        pump.run()
+    assert len(broker.pushed) > 0
+    assert all(entry(entry_id).tries == 0 for entry_id in planned[1:])
+    broker.down = broker.full = False
+    broker.ends_after = None
+    pump.run()
+    assert {message.id for message in broker.pushed} == set(planned[1:])
+    assert entry(planned[0]).tries == 1
+
+
 def test_a_database_that_fails_meanwhile_is_the_fault_of_no_entry(
     pump: Pump, broker: FakeBroker, now: FakeClock
 ) -> None:
@@ -345,16 +365,103 @@ def test_an_outage_changes_no_entry(pump: Pump, broker: FakeBroker, now: FakeClo
     assert (entry(entry_id).publishes, entry(entry_id).state) == (0, OutboxState.PENDING)
 
 
-def test_a_message_that_is_gone_again_and_again_becomes_a_dead_letter(
+def finish_others(broker: FakeBroker, count: int = 5) -> None:
+    """Publish other work after what waits, and run it at once."""
+    waiting = {key: deque(messages) for key, messages in broker.lists.items()}
+    broker.lists.clear()
+    enqueue(count)
+    for _ in range(count):
+        finish(broker)
+    broker.lists.update(waiting)
+
+
+def test_a_message_that_is_gone_again_and_again_while_others_run_becomes_a_dead_letter(
     pump: Pump, broker: FakeBroker, now: FakeClock
 ) -> None:
     (entry_id,) = enqueue()
     for _ in range(MAX_PUBLISHES + 2):
+        now.advance(seconds=1)
+        finish_others(broker)
         broker.lose_everything()
         rounds(pump, now, 3, step=MARGIN.total_seconds() + 1)
     assert entry(entry_id).state is OutboxState.DEAD
     assert entry(entry_id).publishes == MAX_PUBLISHES
     assert "gone from the broker" in entry(entry_id).errors[-1]["error"]
+
+
+def test_nothing_is_buried_while_all_messages_are_gone(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    planned = enqueue(20)
+    for _ in range(5 * MAX_PUBLISHES):
+        broker.lose_everything()
+        rounds(pump, now, 3, step=LONGEST_WAIT.total_seconds() + 1)
+    assert {entry(entry_id).state for entry_id in planned} == {OutboxState.PENDING}
+
+
+def test_what_was_gone_in_an_outage_is_not_buried_when_others_run_again(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    (entry_id,) = enqueue()
+    for _ in range(5 * MAX_PUBLISHES):
+        broker.lose_everything()
+        rounds(pump, now, 3, step=LONGEST_WAIT.total_seconds() + 1)
+    now.advance(seconds=1)
+    finish_others(broker)
+    broker.lose_everything()
+    rounds(pump, now, 3, step=LONGEST_WAIT.total_seconds() + 1)
+    assert entry(entry_id).state is OutboxState.PENDING
+
+
+def test_nothing_is_buried_while_more_messages_are_gone_than_run(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    """Most workers lose what they take, such as those of an older version without a database."""
+    planned = enqueue(20)
+    for _ in range(5 * MAX_PUBLISHES):
+        now.advance(seconds=1)
+        finish_others(broker, count=15)
+        broker.lose_everything()
+        rounds(pump, now, 3, step=LONGEST_WAIT.total_seconds() + 1)
+    assert {entry(entry_id).state for entry_id in planned} == {OutboxState.PENDING}
+
+
+def test_a_message_that_is_gone_again_is_resent_after_longer_and_longer_waits(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    pump = Pump(database, broker, margin=MARGIN, max_publishes=20)
+    (entry_id,) = enqueue()
+    gaps, last = [], entry(entry_id).published_at
+    assert last is not None
+    for _ in range(3000):
+        broker.lose_everything()
+        pump.run()
+        again = entry(entry_id).published_at
+        assert again is not None
+        if again != last:
+            gaps.append((again - last).total_seconds())
+            last = again
+        now.advance(seconds=1)
+    most = MARGIN.total_seconds() + 3
+    assert max(gaps[:3]) <= most, "a message that is lost once is not waited for"
+    assert gaps == sorted(gaps)
+    assert all(later <= 2 * sooner for sooner, later in pairwise(gaps))
+    assert LONGEST_WAIT.total_seconds() <= gaps[-1] <= LONGEST_WAIT.total_seconds() + 3
+
+
+def test_a_message_that_is_gone_once_is_found_behind_many_that_wait_to_be_resent(
+    pump: Pump, broker: FakeBroker, now: FakeClock
+) -> None:
+    enqueue(3 * BATCH)
+    with db.transaction() as session:
+        session.execute(update(OutboxEntry).values(publishes=50))
+    now.advance(seconds=60)
+    (fresh,) = enqueue()
+    broker.lose_everything()
+    now.advance(seconds=MARGIN.total_seconds() + 1)
+    rounds(pump, now, 2, step=0)
+    assert entry(fresh).resent == 1
+    assert resent() == 1
 
 
 def test_an_entry_of_a_queue_that_is_no_more_dies_without_stopping_the_others(
