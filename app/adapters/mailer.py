@@ -15,6 +15,13 @@ class MailServerUnavailableError(TransientError):
     """No mail can be sent at present. The one in hand was certainly not accepted."""
 
 
+class MailRefusesUsError(MailServerUnavailableError):
+    """The server refuses our host, login or sender (5xx), so it would refuse any mail.
+
+    An operator has to change a setting, or to ask the provider. No mail is at fault.
+    """
+
+
 class MailTemporarilyRefusedError(TransientError):
     """The server does not take this mail now (4xx); others may go through."""
 
@@ -80,11 +87,17 @@ def check_address(address: str) -> None:
         raise MailRefusedError("the address cannot be used")
 
 
+def enhanced_code(text: bytes) -> str:
+    """Return the code of RFC 3463 that a reply's text begins with, such as 5.1.1; or nothing."""
+    found = _ENHANCED_CODE.match(text)
+    return found[0].decode() if found else ""
+
+
 def describe_reply(code: int, text: bytes, *, to: str) -> str:
     """A server's refusal without its words, which may repeat the reader's address.
 
     Example: ``SMTP 550 5.1.1 to RCPT`` (the second number is the code of RFC 3463).
     """
-    enhanced = _ENHANCED_CODE.match(text)
-    middle = f" {enhanced[0].decode()}" if enhanced else ""
+    enhanced = enhanced_code(text)
+    middle = f" {enhanced}" if enhanced else ""
     return f"SMTP {code}{middle} to {to}"

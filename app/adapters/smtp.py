@@ -13,10 +13,12 @@ from app.adapters.mailer import (
     MailConnection,
     MailFateUnknownError,
     MailRefusedError,
+    MailRefusesUsError,
     MailServerUnavailableError,
     MailTemporarilyRefusedError,
     check_address,
     describe_reply,
+    enhanced_code,
 )
 
 GO_AHEAD = 354
@@ -24,6 +26,48 @@ CLOSING = 421
 """The server closes the connection after this reply, to whatever command (RFC 5321, 3.8)."""
 LOGIN_REQUIRED = 530
 """Says something about our settings, nothing about the mail (RFC 4954, 6)."""
+BAD_SEQUENCE = 503
+"""The server believes that a command before was refused (RFC 5321, 4.3.2), which it was not."""
+
+_ABOUT_SENDER = re.compile(r"5\.1\.[78]")
+"""Bad sender's mailbox or system address (RFC 3463, 3.2), to whatever command."""
+_ABOUT_READER = re.compile(r"5\.(1\.[1236]|2\.\d+)")
+"""Bad destination's address, or its mailbox (RFC 3463, 3.2 and 3.3)."""
+
+
+class Blame(StrEnum):
+    """Whom a permanent refusal (5xx) is about."""
+
+    US = "us"
+    """``MailRefusesUsError``: no mail would get further, and none is given up."""
+    MAIL = "this mail"
+    """``MailRefusedError``: it is given up, and the next one is sent."""
+
+
+BLAME = {
+    # 554 "no SMTP service here" (RFC 5321, 3.1): nothing of a mail has been said.
+    "the connection": Blame.US,
+    # The name that we greet with (4.1.1.1, 4.3.2).
+    "EHLO": Blame.US,
+    # TLS is our setting (RFC 3207, 4), and so is the password (RFC 4954, 6).
+    "STARTTLS": Blame.US,
+    "AUTH": Blame.US,
+    # It names our sender alone, the same for every mail (3.3, 4.1.1.2).
+    "MAIL": Blame.US,
+    # It names the reader (3.3, 4.1.1.3).
+    "RCPT": Blame.MAIL,
+    # The sender and the reader were accepted, and no byte of the mail was sent (3.3, 4.1.1.4).
+    "DATA": Blame.US,
+    # The server has read the mail (3.3, 4.2.5).
+    "the message": Blame.MAIL,
+}
+"""Who is at fault when the server refuses for good, by the stage.
+
+A reply with ``LOGIN_REQUIRED``, ``BAD_SEQUENCE`` or a code about the sender is about us at each
+stage; one to DATA with a code about the reader is about the mail. Any 421 closes the connection
+(3.8), and 4xx says that a later attempt may succeed (4.2.1): before MAIL to no mail, then to this
+one.
+"""
 
 
 class Tls(StrEnum):
@@ -93,7 +137,13 @@ class SmtpMailer:
         except (smtplib.SMTPException, OSError, ValueError) as error:
             if client is not None:
                 client.close()
-            raise MailServerUnavailableError(f"{self.place}: {_why(error)}") from error
+            refused = (
+                isinstance(error, smtplib.SMTPResponseException)
+                and 500 <= error.smtp_code < 600
+                and BLAME[_stage(error)] is Blame.US
+            )
+            kind = MailRefusesUsError if refused else MailServerUnavailableError
+            raise kind(f"{self.place}: {_why(error)}") from error
         return client
 
     def _greet(self) -> smtplib.SMTP:
@@ -222,9 +272,12 @@ class _Connection:
 
     def _refusal(self, code: int, text: bytes, *, to: str) -> Exception:
         described = f"{self._place}: {describe_reply(code, text, to=to)}"
-        if code in {CLOSING, LOGIN_REQUIRED} or not 400 <= code < 600:
+        if code == CLOSING or not 400 <= code < 600:
             self._client.close()
             return MailServerUnavailableError(described)
+        if code >= 500 and _blame(code, text, to=to) is Blame.US:
+            self._client.close()
+            return MailRefusesUsError(described)
         self._reset()
         if code < 500:
             return MailTemporarilyRefusedError(described)
@@ -234,6 +287,15 @@ class _Connection:
         # If it fails, the next mail will notice.
         with suppress(smtplib.SMTPException, OSError):
             self._client.rset()
+
+
+def _blame(code: int, text: bytes, *, to: str) -> Blame:
+    enhanced = enhanced_code(text)
+    if code in {LOGIN_REQUIRED, BAD_SEQUENCE} or _ABOUT_SENDER.fullmatch(enhanced):
+        return Blame.US
+    if to == "DATA" and _ABOUT_READER.fullmatch(enhanced):
+        return Blame.MAIL
+    return BLAME[to]
 
 
 def _verb(command: str) -> str:
@@ -257,7 +319,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPResponseException):
         text = error.smtp_error
         reply = text if isinstance(text, bytes) else text.encode(errors="replace")
-        return describe_reply(error.smtp_code, reply, to=_STAGES.get(type(error), "us"))
+        return describe_reply(error.smtp_code, reply, to=_stage(error))
     if isinstance(error, smtplib.SMTPServerDisconnected) and isinstance(error.__context__, OSError):
         return _why(error.__context__)
     if isinstance(error, TimeoutError):
@@ -267,6 +329,11 @@ def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return type(error).__name__
+
+
+def _stage(error: smtplib.SMTPResponseException) -> str:
+    """At which stage before MAIL a server has refused. The library's name for STARTTLS is none."""
+    return _STAGES.get(type(error), "STARTTLS")
 
 
 _STAGES = {

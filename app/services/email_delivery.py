@@ -23,6 +23,7 @@ from app.adapters.mailer import (
     Mailer,
     MailFateUnknownError,
     MailRefusedError,
+    MailRefusesUsError,
     MailServerUnavailableError,
     MailTemporarilyRefusedError,
 )
@@ -174,6 +175,8 @@ class _Delivery:
         left = tuple(row.id for row in open_mails if row.state is not EmailState.SENDING)
         leases = [row.leased_until for row in open_mails if row.state is EmailState.SENDING]
         settled = self._sent + self._failed + self._cancelled
+        if isinstance(self._error, MailRefusesUsError) and left:
+            logger.error("the mail server refuses us, no mail goes out: %s", self._error)
         return DeliverySummary(
             sent=self._sent,
             failed=self._failed,

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import db, routing, schema
-from app.adapters.mailer import MailTemporarilyRefusedError
+from app.adapters.mailer import MailRefusesUsError, MailTemporarilyRefusedError
 from app.adapters.redis_connection import trouble
 from app.models import OUTBOX_ENTRIES, OutboxEntry, PausedQueue
 from app.outbox import BrokerUnavailableError
@@ -28,6 +28,8 @@ BULK_PATIENCE = 4
 """Slow work may wait so many times as long."""
 LONE_ERRORS = frozenset({MailTemporarilyRefusedError.__name__})
 """Errors that concern one item: a mailbox may be full for days while all other mail goes out."""
+AT_ONCE = MailRefusesUsError.__name__
+"""An error that only an operator can end is a problem as soon as it is a task's most frequent."""
 MOST_REFUSED = 20
 """More retrying entries with such errors than this are a problem: the server refuses everything."""
 
@@ -257,8 +259,7 @@ def _of_database(error: SQLAlchemyError) -> str:
             return f"the database has not this code's tables: {schema.UPGRADE_COMMAND}"
     except schema.DatabaseNotReadyError:
         pass  # the first error says it in fewer words
-    reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-    return f"the database does not answer: {reason}"
+    return f"the database does not answer: {db.reason(error)}"
 
 
 def _of_records(found: Records, limits: Limits) -> list[str]:
@@ -300,7 +301,12 @@ def _of_retrying(found: Records, limit: float) -> list[str]:
     problems = []
     for task, entries in found.retrying.items():
         waited = failing_seconds(entries)
-        if waited is None or waited <= limit or routing.queue_for(task).name in found.paused:
+        at_once = entries.error.partition(":")[0] == AT_ONCE
+        if (
+            waited is None
+            or (waited <= limit and not at_once)
+            or routing.queue_for(task).name in found.paused
+        ):
             continue
         if entries.number == 1:
             what = f"1 entry of {task} has been retrying for {waited:.0f} s, last error"

@@ -23,7 +23,7 @@ from scripts.arguments import command, number
 from scripts.live.mailbox import Mailbox
 from scripts.live.ports import HOST, free_port
 
-Stage = Literal["rcpt", "data"]
+Stage = Literal["mail", "rcpt", "data"]
 Match = Callable[[str], bool]
 
 
@@ -108,9 +108,9 @@ class MailCatcher:
         match: Match = anybody,
         at: Stage = "rcpt",
     ) -> None:
-        """Answer ``code text`` at RCPT, or after DATA, instead of accepting.
+        """Answer ``code text`` at MAIL, at RCPT, or after DATA, instead of accepting.
 
-        ``times`` answers (None: until ``heal``), for recipients that match.
+        ``times`` answers (None: until ``heal``), for recipients that match; at MAIL for senders.
         """
         self._faults.append(Fault(at, f"{code} {text}", times, match))
 
@@ -165,6 +165,16 @@ class _Handler:
         session.host_name = hostname
         more = ["250-PIPELINING"] if self._catcher.pipelining else []
         return [*responses[:-1], *more, responses[-1]]
+
+    async def handle_MAIL(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        fault = self._catcher._fault("mail", [address])
+        if fault is not None and fault.reply is not None:
+            return fault.reply
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 OK"
 
     async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]

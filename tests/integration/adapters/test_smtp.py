@@ -24,6 +24,7 @@ from app import db
 from app.adapters.mailer import (
     MailFateUnknownError,
     MailRefusedError,
+    MailRefusesUsError,
     MailServerUnavailableError,
     MailTemporarilyRefusedError,
 )
@@ -466,8 +467,8 @@ def test_an_answer_to_the_message_that_says_nothing_leaves_its_fate_unknown(
         to_scripted(*HELLO, OK, OK, GO_AHEAD, answer)
 
 
-def test_a_server_that_refuses_to_go_ahead_has_refused_the_mail() -> None:
-    with pytest.raises(MailRefusedError, match=rf"^{HOST}:\d+: SMTP 554 5\.5\.1 to DATA$"):
+def test_a_server_that_refuses_to_go_ahead_has_refused_us() -> None:
+    with pytest.raises(MailRefusesUsError, match=rf"^{HOST}:\d+: SMTP 554 5\.5\.1 to DATA$"):
         to_scripted(*HELLO, OK, OK, b"554 5.5.1 no valid recipients\r\n", OK, b"221 bye\r\n")
 
 

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, func, select
 
 from app import db
+from app.adapters.mailer import MailRefusesUsError
 from app.adapters.mailers import mailer_from
 from app.models import EmailMessage, User
 from app.services import email, email_delivery
@@ -99,3 +100,28 @@ def test_a_mail_is_doubled_only_where_its_fate_was_unknown_and_that_is_counted(
     post.clock.now += LEASE
     assert post.deliver().sent == 1
     assert (catcher.mailbox.delivered, catcher.mailbox.doubled, uncertain()) == (10, 1, 1)
+
+
+@pytest.mark.usefixtures("database")
+def test_a_server_that_refuses_our_sender_gives_no_mail_up(
+    catcher: MailCatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    post = Post(catcher)
+    catcher.reject(550, "5.7.1 not this sender", at="mail")
+    for _ in range(3):
+        summary = post.deliver()
+        assert (summary.sent, summary.failed, summary.left) == (0, 0, tuple(post.email_ids))
+        assert isinstance(summary.error, MailRefusesUsError)
+    refusal = f"127.0.0.1:{catcher.port}: SMTP 550 5.7.1 to MAIL"
+    assert caplog.text.count(f"the mail server refuses us, no mail goes out: {refusal}") == 3
+    catcher.heal()
+    assert post.deliver().sent == len(post.email_ids)
+    assert len(catcher.mailbox) == len(post.email_ids)
+
+
+@pytest.mark.usefixtures("database")
+def test_a_refused_reader_is_given_up_and_no_other(catcher: MailCatcher) -> None:
+    post = Post(catcher)
+    catcher.reject(550, "5.1.1 nobody", times=1)
+    summary = post.deliver()
+    assert (summary.sent, summary.failed) == (len(post.email_ids) - 1, 1)

@@ -363,6 +363,16 @@ def test_a_few_mailboxes_that_are_full_are_not_a_problem_and_many_are(
     assert f"{MOST_REFUSED + 1} entries of {TASK} have been retrying" in problem
 
 
+def test_a_mail_server_that_refuses_us_is_a_problem_at_once(
+    broker: FakeBroker, now: FakeClock
+) -> None:
+    error = "MailRefusesUsError: mail.example:25: SMTP 550 5.7.1 to MAIL"
+    failing(now, error)
+    now.now += SECOND
+    (problem,) = check(broker).problems
+    assert problem.startswith(f"1 entry of {TASK} has been retrying for 1 s, last error {error}")
+
+
 def test_what_retries_in_a_paused_queue_is_not_a_problem(
     broker: FakeBroker, now: FakeClock
 ) -> None:
