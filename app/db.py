@@ -31,7 +31,14 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.settings import load_settings
@@ -69,6 +76,17 @@ BRIEF_IDLE = 10.0
 """Seconds. A main process that is stopped inside its transaction holds locks no longer."""
 IDLE_MARGIN_SECONDS = 60
 """A session that is idle in its transaction ends so long after the task's hard time limit."""
+
+# A server that became a standby raises InternalError, one without our tables or rights
+# ProgrammingError. DataError and IntegrityError are about what the statement was given.
+OUTAGE_ERRORS = (
+    OperationalError,
+    InterfaceError,
+    InternalError,
+    ProgrammingError,
+    PoolTimeoutError,
+)
+"""What a statement of ours raises through no fault of the work that it is about."""
 
 _engine: Engine | None = None
 _in_transaction: ContextVar[bool] = ContextVar("in_transaction", default=False)
@@ -132,6 +150,17 @@ os.register_at_fork(
 )
 
 
+def is_unreachable(error: BaseException) -> bool:
+    """Return whether ``error`` was raised because an engine of ours could not connect."""
+    return getattr(error, "is_of_no_connection", False)
+
+
+def reason(error: BaseException) -> str:
+    """Return what the database or its driver reported, in one line."""
+    text = str(getattr(error, "orig", None) or error).strip()
+    return text.partition("\n")[0] or type(error).__name__
+
+
 def create_database_engine(
     url: str, *, busy_timeout: float = 10.0, idle_timeout: float = 0.0, **pool: Any
 ) -> Engine:
@@ -153,6 +182,7 @@ def create_database_engine(
         )
         event.listen(created, "connect", partial(_prepare_postgresql, busy_timeout, idle_timeout))
         event.listen(created, "begin", partial(_begin_postgresql, busy_timeout))
+        event.listen(created, "handle_error", _mark_unreachable)
         event.listen(created, "handle_error", _forget_values)
         return created
     # Statements' parameters hold names and addresses, which no error message may carry.
@@ -160,6 +190,7 @@ def create_database_engine(
         parsed, connect_args={"timeout": busy_timeout}, hide_parameters=True, **pool
     )
     event.listen(created, "connect", _prepare_sqlite)
+    event.listen(created, "handle_error", _mark_unreachable)
     event.listen(created, "begin", partial(_begin_sqlite, busy_timeout))
     return created
 
@@ -169,6 +200,11 @@ def _unless_in(url: URL, options: dict[str, int]) -> dict[str, int]:
     if not url.get_driver_name().startswith("psycopg"):
         return {}
     return {name: value for name, value in options.items() if name not in url.query}
+
+
+def _mark_unreachable(context: ExceptionContext) -> None:
+    if context.connection is None and context.sqlalchemy_exception is not None:
+        context.sqlalchemy_exception.is_of_no_connection = True  # type: ignore[attr-defined]
 
 
 def _forget_values(context: ExceptionContext) -> None:

@@ -5,7 +5,7 @@ from unittest.mock import MagicMock
 from prometheus_client import Metric
 
 from app.tasks import deployment_metrics, metrics
-from app.tasks.exposition import Slots
+from app.tasks.exposition import OutageSeconds, Slots
 
 
 def exported() -> list[tuple[Metric, tuple[str, ...]]]:
@@ -17,8 +17,10 @@ def exported() -> list[tuple[Metric, tuple[str, ...]]]:
     ]
     worker = MagicMock()
     worker.pool.num_processes = 1
+    worker.consumer.outage.seconds = 0.0
     gauges = [
         *Slots(worker).collect(),
+        *OutageSeconds(worker).collect(),
         *deployment_metrics._queues(None),
         *deployment_metrics._outbox(None),
         *deployment_metrics._memory(None),

@@ -26,7 +26,7 @@ INCONCLUSIVE_FOR = timedelta(hours=1)
 """Where a list's oldest message tells nothing, an entry is resent after this long all the same."""
 
 QUICK_PUBLISHES = 3
-"""So often an entry is published in one try before it waits longer and longer for the next time."""
+"""Until an entry was published so often in one try, a loss of its message is not waited out."""
 LONGEST_WAIT = timedelta(minutes=10)
 """It waits twice as long each time, up to this."""
 _STEPS = 12

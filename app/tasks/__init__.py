@@ -11,6 +11,7 @@ from app.tasks import (
     exposition,
     lease,
     logs,
+    outage,
     pauses,
     recorder,
     startup,
@@ -28,6 +29,7 @@ dead_children.install(celery_app)
 recorder.install(celery_app)
 lease.install(celery_app)
 pauses.install(celery_app)
+outage.install(celery_app)
 watchdog.install(celery_app)
 exposition.install(celery_app)
 

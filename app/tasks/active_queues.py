@@ -34,6 +34,19 @@ def pools_of_workers(app: Celery, *, timeout: float, most: int) -> list[tuple[st
     return sorted((worker, pool_name(stats["pool"]["implementation"])) for worker, stats in answers)
 
 
+def outages_of_workers(app: Celery, *, timeout: float, most: int) -> list[tuple[str, float, str]]:
+    """Each worker that cannot reach the database, for how many seconds, and the reason.
+
+    Returns as soon as ``most`` have answered. Raises as ``queues_by_worker`` does.
+    """
+    replies = app.control.broadcast("outage", reply=True, timeout=timeout, limit=most) or []
+    answers = chain.from_iterable(map(dict.items, replies))
+    # One of an older version does not know the question.
+    return sorted(
+        (worker, told["seconds"], told["reason"]) for worker, told in answers if told.get("reason")
+    )
+
+
 def pids_of(app: Celery, worker: str, *, timeout: float) -> list[int]:
     """The process of each worker of this name that answers within ``timeout`` seconds.
 

@@ -100,6 +100,13 @@ class AttemptError(Exception):
     """Stands for an end of a body that a pool cannot handle; its text names the error."""
 
 
+class NotRecordedError(Ignore):
+    """The entries' database does not answer: the attempt could not begin, or not be recorded.
+
+    Its text is what the database reported. The worker gives the message back (``outage``).
+    """
+
+
 class UnfinishedWorkError(Exception):
     """A body returned work instead of doing it."""
 

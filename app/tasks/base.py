@@ -25,7 +25,7 @@ from app.outbox import DUE_INSTANT_HEADER, PUBLISHED_AT_HEADER, BrokerUnavailabl
 from app.outbox.guard import AlreadyDoneError, Delivery
 from app.settings import load_settings
 from app.tasks import attempts, registration, retries
-from app.tasks.attempts import AttemptError, Becomes, How
+from app.tasks.attempts import AttemptError, Becomes, How, NotRecordedError
 from app.tasks.retries import PlannedRetry, RetryFromEntry
 
 logger = logging.getLogger(__name__)
@@ -98,6 +98,10 @@ class BaseTask(Task[P, R_co]):
                 result = self.run(*args, **kwargs)
         except BaseException as error:
             attempts.leave_to_the_process(error, self.request)
+            if isinstance(error, NotRecordedError):
+                raise
+            if db.is_unreachable(error):
+                raise self._not_recorded(error) from error
             # An error that self.retry() raised instead of a retry is final, also a transient one.
             final = error is self.request.get("not_to_retry")
             how = attempts.how_raised(error, () if final else self.transient_errors)
@@ -170,7 +174,9 @@ class BaseTask(Task[P, R_co]):
         text = attempts.text_of(error)
         if isinstance(error, Reject):
             # Celery calls no hook of the task for it.
-            self.bury(self._delivery, text)
+            unrecorded = self.bury(self._delivery, text)
+            if unrecorded is not None:
+                raise unrecorded
             raise Reject(text, requeue=False)
         self.request.update(ended_by=text)
         shown = attempts.presentable(error)
@@ -238,11 +244,14 @@ class BaseTask(Task[P, R_co]):
         it is due. ``countdown`` (seconds) or ``eta`` (aware) says when; without them the
         backoff does. Raises ``Retry``; ``exc`` itself, or
         ``MaxRetriesExceededError``, after ``max_retries`` retries; ``exc`` at once where a
-        retry is pointless: an ``AssertionError``, or the end of the body by its guard; and
+        retry is pointless: an ``AssertionError``, or the end of the body by its guard;
+        ``NotRecordedError`` where ``exc`` says that the database cannot be reached; and
         ``TypeError`` or ``ValueError`` for arguments that are refused (``check_call``).
         """
         if isinstance(exc, AlreadyDoneError | AssertionError | Retry | Ignore | Reject):
             raise exc
+        if exc is not None and db.is_unreachable(exc):
+            raise self._not_recorded(exc) from exc
         retries.check_call(self.name, args, kwargs, exc, eta, countdown)
         exc = None if exc is None else attempts.presentable(exc)
         # An error that is raised instead of a retry may be transient, but is not retried.
@@ -281,7 +290,9 @@ class BaseTask(Task[P, R_co]):
         traceback = str(einfo.traceback) if einfo else None
         if self.request.get("ended_outside"):
             return  # the request records it, when the body's process is dead
-        self.bury(self._delivery, text, traceback=traceback)
+        unrecorded = self.bury(self._delivery, text, traceback=traceback)
+        if unrecorded is not None and einfo:
+            einfo.exception = unrecorded  # what the worker's main process is given
 
     def record_end(self, how: How, delivery: Delivery, error: str) -> None:
         """Record an end that the body's own process could not record.
@@ -300,19 +311,21 @@ class BaseTask(Task[P, R_co]):
         with db.transaction(brief=True) as session:
             guard.bury(session, delivery, error=error, now=clock.utcnow())
 
-    def bury(self, delivery: Delivery, error: str, *, traceback: str | None = None) -> None:
+    def bury(
+        self, delivery: Delivery, error: str, *, traceback: str | None = None
+    ) -> NotRecordedError | None:
         """Make a dead letter of ``delivery``, whose last attempt ended with ``error``.
 
-        Raises nothing: a failure to record it is logged.
+        Raises nothing. Returns an error to raise instead where the database does not answer.
         """
         try:
             with db.transaction() as session:
                 guard.bury(session, delivery, error=error, now=clock.utcnow(), traceback=traceback)
-        except self.transient_errors as failure:
-            # The entry stays pending without a message, so the relay republishes it.
-            logger.warning("no dead letter for %s[%s]: %s", self.name, delivery.id, failure)
+        except db.OUTAGE_ERRORS as failure:
+            return self._not_recorded(failure)
         except Exception:
             logger.exception("no dead letter for %s[%s]", self.name, delivery.id)
+        return None
 
     def _return_to_entry(
         self, delivery: Delivery, error: str, *, brief: bool = False
@@ -399,15 +412,16 @@ class BaseTask(Task[P, R_co]):
 
     @contextmanager
     def _bookkeeping(self) -> Iterator[None]:
-        """Keep an outage of the entries' database from failing the task.
+        """Keep an outage of the entries' database from failing the task, or counting as a try.
 
-        The entry stays pending, and soon without a message, so the relay republishes it. A
-        message without an entry is retried as Celery does.
+        The worker gives the message back, and takes no other one before the database answers.
         """
         try:
             yield
-        except self.transient_errors as error:
-            logger.warning("not recorded %s[%s]: %s", self.name, self.request.id, error)
-            if self._from_outbox:
-                raise Ignore(str(error)) from error
-            raise super().retry(exc=error, countdown=self.retry_base) from error
+        except db.OUTAGE_ERRORS as error:
+            raise self._not_recorded(error) from error
+
+    def _not_recorded(self, error: BaseException) -> NotRecordedError:
+        why = db.reason(error)
+        logger.warning("given back, not recorded: %s[%s]: %s", self.name, self.request.id, why)
+        return NotRecordedError(why)

@@ -18,6 +18,7 @@ from celery.utils.time import rate
 from celery.worker import state
 from celery.worker.consumer import Consumer
 from kombu.common import ignore_errors
+from kombu.transport.redis import Channel
 from kombu.utils.limits import TokenBucket
 from redis import Redis
 from vine import promise
@@ -30,6 +31,7 @@ from app.settings import load_settings
 from app.tasks import envelopes, messages
 from app.tasks.base import BaseTask
 from app.tasks.broker import RedisBroker
+from app.tasks.outage import Outage
 from app.tasks.redis_clients import keep_client
 from app.tasks.startup import WrongClockError, check_clock
 
@@ -122,6 +124,8 @@ class OutboxConsumer(Consumer):
         """
         connection = super().connect()
         self._check_clock()
+        if isinstance(connection.default_channel, Channel):
+            self.outage.keep_from_taking(connection.default_channel)
         client = _redis_of(connection)
         if client is not None:
             envelopes.refuse_faulty_items(client, self._refuse_item)
@@ -195,6 +199,11 @@ class OutboxConsumer(Consumer):
             for channel in tuple(connection.transport.channels):
                 ignore_errors(connection, channel.close)
         super().on_connection_error_after_connected(exc)
+
+    @cached_property
+    def outage(self) -> Outage:
+        """Whether this worker reaches its database."""
+        return Outage()
 
     @cached_property
     def _broker(self) -> RedisBroker:
@@ -341,8 +350,8 @@ class OutboxConsumer(Consumer):
         try:
             with db.transaction(brief=True) as session:
                 guard.wait(session, delivery, due_at=due_at, waits_for=limit)
-        except BaseTask.transient_errors as error:
-            logger.warning("held, it cannot be postponed (%s): %s", error, delivery.id)
+        except db.OUTAGE_ERRORS as error:
+            self.outage.begin(db.reason(error))
             return False
         except Exception:
             # The message is not at fault: on_message must not make a dead letter of it.
@@ -360,6 +369,9 @@ class OutboxConsumer(Consumer):
 
         def on_message(message: Any) -> None:
             self.taken += 1
+            if self.outage.is_on:
+                message.reject_log_error(logger, self.connection_errors, requeue=True)
+                return
             try:
                 messages.check(message)
                 credit = self.qos.value
@@ -405,8 +417,8 @@ class OutboxConsumer(Consumer):
         try:
             with db.transaction(brief=True) as session:
                 record(session, delivery)
-        except BaseTask.transient_errors as error:
-            logger.error("held, its dead letter cannot be written (%s): %s", error, delivery.id)
+        except db.OUTAGE_ERRORS as error:
+            self.outage.begin(db.reason(error))
             self.timer.call_after(
                 RECORD_AGAIN_SECONDS, self._record, (message, delivery, why, record)
             )

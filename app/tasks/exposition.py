@@ -75,6 +75,22 @@ class Slots(Collector):
         yield slots
 
 
+class OutageSeconds(Collector):
+    """For how long the worker has taken no messages, because it cannot reach the database."""
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+
+    def collect(self) -> Iterable[Metric]:
+        consumer = getattr(self._worker, "consumer", None)  # made after the page
+        yield GaugeMetricFamily(
+            "worker_database_outage_seconds",
+            "Seconds for which this worker has taken no messages, because the database does not "
+            "answer; 0: it does.",
+            value=0.0 if consumer is None else consumer.outage.seconds,
+        )
+
+
 class WorkerPage(bootsteps.StartStopStep):
     """Opens a worker's page when its pool has started: the pool's first children have no part
     in it."""
@@ -82,7 +98,7 @@ class WorkerPage(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **_options: Any) -> None:
-        self._page = Page(worker.app, Slots(worker))
+        self._page = Page(worker.app, Slots(worker), OutageSeconds(worker))
 
     def start(self, worker: Any) -> None:
         settings = load_settings()

@@ -25,7 +25,12 @@ from app.services import health, queues
 from app.services.health import Health, Limits
 from app.settings import load_settings, warnings
 from app.tasks import time_limits
-from app.tasks.active_queues import pools_of_workers, queues_by_worker, shared_name
+from app.tasks.active_queues import (
+    outages_of_workers,
+    pools_of_workers,
+    queues_by_worker,
+    shared_name,
+)
 from app.tasks.base import BaseTask
 from app.tasks.celery_app import celery_app
 
@@ -85,6 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     if found.queues is not None:
         paused = () if found.records is None else found.records.paused
         workers, of_workers = _ask_workers(expected=found.queues.keys() - paused)
+        of_workers += _of_outages(workers or 0)
         found = replace(found, problems=(*found.problems, *_of_eviction(), *of_workers))
         pools = _pools(workers or 0)
     if chosen.json:
@@ -138,6 +144,21 @@ def _ask_workers(expected: Set[str]) -> tuple[int | None, list[str]]:
             f"no worker takes from {names}: start one with -Q {names}, or one without -Q"
         )
     return sum(map(len, found.values())), problems if found else [NO_WORKER]
+
+
+def _of_outages(workers: int) -> list[str]:
+    """One line for each of so many workers that takes no messages, for want of the database."""
+    if not workers:
+        return []
+    try:
+        outages = outages_of_workers(celery_app, timeout=1.0, most=workers)
+    except (OperationalError, RedisError, OSError):
+        return []  # they answered a moment ago
+    return [
+        f"{worker} has taken no messages for {seconds:.0f} s, the database does not answer it: "
+        f"{reason}"
+        for worker, seconds, reason in outages
+    ]
 
 
 def _pools(workers: int) -> list[dict[str, Any]]:

@@ -19,8 +19,8 @@ INTERVAL_SECONDS = 2.0
 class Pauses(WorkerThread):
     """Reads the table of paused queues, and stops or starts this worker's consumption.
 
-    Only of queues that it was told to serve. What it has already taken is finished. An
-    outage of the database changes nothing.
+    Only of queues that it was told to serve. What it has already taken is finished. In an
+    outage of the database the worker takes nothing, and pauses stay as they are.
     """
 
     interval = INTERVAL_SECONDS
@@ -35,7 +35,7 @@ class Pauses(WorkerThread):
             with db.no_fork():
                 paused = _paused()
         except SQLAlchemyError as error:
-            logger.warning("pauses stay as they are, the database does not answer: %s", error)
+            self.worker.consumer.outage.begin(db.reason(error))
             return
         pause, resume = paused & self._consumed(), self._ours - paused
         if pause or resume:

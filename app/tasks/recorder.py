@@ -18,7 +18,6 @@ from celery import Celery
 from celery.bootsteps import RUN  # type: ignore[attr-defined]  # celery-types lacks it
 
 from app import db
-from app.tasks.base import BaseTask
 from app.tasks.worker_thread import WorkerThread
 
 logger = logging.getLogger(__name__)
@@ -123,7 +122,7 @@ def _try(tried: Record) -> bool:
     """Return whether it is over: recorded, or never to be recorded."""
     try:
         tried.act()
-    except BaseTask.transient_errors as error:
+    except db.OUTAGE_ERRORS as error:
         tried.failures += 1
         if tried.failures == 1:
             logger.warning("not recorded yet %s: %s", tried.what, error)

@@ -15,8 +15,8 @@ from app import trace
 from app.domain import personal_data
 from app.outbox import PUBLISHED_AT_HEADER
 from app.outbox.guard import Delivery
-from app.tasks import attempts, recorder, registration
-from app.tasks.attempts import Becomes, How
+from app.tasks import attempts, outage, recorder, registration
+from app.tasks.attempts import Becomes, How, NotRecordedError
 
 
 class OutboxRequest(Request):
@@ -83,6 +83,8 @@ class OutboxRequest(Request):
     ) -> Any:
         self._in_the_pool = None
         error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, NotRecordedError):
+            return self._give_back(error)
         # Any part of Celery may report a dead process in this form.
         if isinstance(error, SystemExit | KeyboardInterrupt):
             if self._already_cancelled or self._already_revoked:  # type: ignore[attr-defined]
@@ -112,6 +114,14 @@ class OutboxRequest(Request):
         self.acknowledge()
         self.send_event("task-retried" if requeued else "task-failed", exception=text, traceback="")
         return None
+
+    def _give_back(self, error: NotRecordedError) -> None:
+        """Leave the message to a worker that reaches the database; this one takes no other."""
+        task_ready(self)
+        found = outage.of_message(self.message)
+        if found is not None:
+            found.begin(str(error))
+        self.reject(requeue=True)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         task: Any = self.task

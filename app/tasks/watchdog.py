@@ -54,9 +54,9 @@ class Suspicion:
 def suspect(before: Suspicion | None, look: Look, *, longest_gap: float) -> Suspicion | None:
     """What to think of a worker after one more look; ``None`` where it is as it should be.
 
-    Idle, busy, out of reach of the broker, with all its queues paused, and having begun
-    anything since the last look are all as they should be. So is a worker at which nobody
-    looked for ``longest_gap`` seconds: the machine slept, not the worker.
+    Idle, busy, out of reach of the broker or the database, with all its queues paused, and
+    having begun anything since the last look are all as they should be. So is a worker at
+    which nobody looked for ``longest_gap`` seconds: the machine slept, not the worker.
     """
     if look.free_slots <= 0 or look.waiting <= 0:
         return None
@@ -127,6 +127,8 @@ class Watchdog(WorkerThread):
         self._lost = lost
 
     def _waiting(self) -> int:
+        if self.worker.consumer.outage.is_on:
+            return 0  # it leaves them to others
         try:
             depths = self._broker.depths(list(self.worker.app.amqp.queues.consume_from))
         except BrokerUnavailableError:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from celery import states
-from celery.exceptions import Ignore, MaxRetriesExceededError
+from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
@@ -15,7 +15,7 @@ from app.outbox.guard import Delivery
 from app.outbox.publish import publish_unpublished
 from app.settings import load_settings
 from app.tasks import BaseTask
-from app.tasks.attempts import How
+from app.tasks.attempts import How, NotRecordedError
 from tests.fakes import FakeClock
 from tests.tracing import deliver, deliver_foreign
 from tests.unit.tasks.conftest import Bench, add_mark, entry, marks
@@ -382,6 +382,94 @@ def test_an_outage_while_records_are_written_is_no_failure_of_the_task(
     row = entry(message.id)
     assert outcome.state == states.IGNORED
     assert (row.state, row.errors) == (OutboxState.PENDING, [])
+
+
+def test_an_outage_is_no_failure_either_where_a_task_lists_its_own_errors(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body(self: BaseTask) -> None:
+        """Runs to its end."""
+
+    task = bench.task(body, transient_errors=(TransientError,))
+    message = bench.enqueue(task)
+    outage = Outage(monkeypatch, "close")
+    outcome = deliver(task, message)
+    outage.end()
+    assert isinstance(outcome.result, NotRecordedError)
+    assert (entry(message.id).state, entry(message.id).errors) == (OutboxState.PENDING, [])
+
+
+def test_an_outage_does_not_count_as_a_retry_of_a_stock_producers_message(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = bench.task(leave_a_mark)
+    outage = Outage(monkeypatch, "count_redelivery")
+    outcome = deliver_foreign(task, "some-id", redelivered=True)
+    outage.end()
+    assert isinstance(outcome.result, NotRecordedError)
+
+
+@pytest.mark.parametrize("retries_itself", [False, True])
+def test_a_body_that_cannot_connect_to_the_database_has_not_failed(
+    bench: Bench, database: Engine, retries_itself: bool
+) -> None:
+    def body(self: BaseTask) -> None:
+        db.use(db.create_database_engine("sqlite:////nowhere/there.db"))
+        try:
+            with self.transaction() as session:
+                add_mark(session)
+        except Exception as exc:
+            if retries_itself:
+                raise self.retry(exc=exc, countdown=60) from exc
+            raise
+        finally:
+            db.use(database)
+
+    task = bench.task(body)
+    message = bench.enqueue(task)
+    outcome = deliver(task, message)
+    row = entry(message.id)
+    assert isinstance(outcome.result, NotRecordedError)
+    assert (row.state, row.tries, row.errors) == (OutboxState.PENDING, 0, [])
+    assert "unable to open database file" in str(outcome.result)
+
+
+def test_a_failure_that_cannot_be_recorded_reaches_the_worker_as_an_outage(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the pool's process is given decides whether the message is acknowledged."""
+
+    def body(self: BaseTask) -> None:
+        raise PermanentError("never valid")
+
+    task = bench.task(body)
+    given: list[Any] = []
+    on_failure = task.on_failure
+
+    def noting(*args: Any) -> None:
+        on_failure(*args)
+        given.append(args[-1].exception)
+
+    monkeypatch.setattr(task, "on_failure", noting)
+    outage = Outage(monkeypatch, "bury")
+    deliver(task, bench.enqueue(task))
+    outage.end()
+    (error,) = given
+    assert isinstance(error, NotRecordedError)
+
+
+def test_a_refusal_that_cannot_be_recorded_is_an_outage_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body(self: BaseTask) -> None:
+        raise Reject("no", requeue=False)
+
+    task = bench.task(body)
+    message = bench.enqueue(task)
+    outage = Outage(monkeypatch, "bury")
+    outcome = deliver(task, message)
+    outage.end()
+    assert isinstance(outcome.result, NotRecordedError)
 
 
 def test_many_retries_do_not_count_as_lost_workers(bench: Bench) -> None:

@@ -63,6 +63,25 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return answering
 
 
+@pytest.fixture(autouse=True)
+def outages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, str]]:
+    """The workers that cannot reach the database, for so many seconds, and the reasons."""
+    answering: list[tuple[str, float, str]] = []
+    monkeypatch.setattr(health, "outages_of_workers", lambda _app, **_: answering)
+    return answering
+
+
+def test_a_worker_that_cannot_reach_the_database_is_a_problem(
+    outages: list[tuple[str, float, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    outages.append(("one@here", 35.2, "connection refused"))
+    assert main([]) == 1
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "one@here has taken no messages for 35 s, the database does not answer it: "
+        "connection refused"
+    )
+
+
 def test_the_task_says_what_it_found_and_logs_a_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, health.__name__)
     assert deliver_foreign(health_check, "some-id").result["healthy"] is True
