@@ -1,13 +1,12 @@
 """The metrics pages: ``GET /metrics`` of a worker and of beat."""
 
 import logging
-import os
 from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery, bootsteps, signals
 from celery.worker import state
-from prometheus_client import CollectorRegistry, Metric, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -15,6 +14,7 @@ from app.settings import load_settings
 from app.tasks.broker import RedisBroker
 from app.tasks.deployment_metrics import DeploymentMetrics
 from app.tasks.metrics import REGISTRY
+from app.tasks.page_server import PageServer
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Page:
     def __init__(self, app: Celery, *collectors: Collector) -> None:
         self._app = app
         self._collectors = collectors
-        self._server: Any = None
+        self._server: PageServer | None = None
         # Its own, with half the patience: a page is due within seconds.
         self._broker = RedisBroker(app, timeout=load_settings().publish_timeout_seconds / 2)
 
@@ -39,25 +39,18 @@ class Page:
             registry.register(collector)
         ProcessCollector(registry=registry)
         try:
-            self._server, _ = start_http_server(port, addr=host, registry=registry)
+            self._server = PageServer(host, port, make_wsgi_app(registry))
         except OSError as error:
             logger.warning("no metrics page on %s port %d: %s", host, port, error.strerror)
             return
-        os.register_at_fork(after_in_child=self._leave_to_parent)
         logger.info("metrics on http://%s:%d/metrics", host, port)
 
     def close(self) -> None:
         """Stop listening."""
         server, self._server = self._server, None
         if server is not None:
-            server.shutdown()
-            server.server_close()
+            server.close()
             self._broker.close()
-
-    def _leave_to_parent(self) -> None:
-        # A child that outlives its parent would hold the port.
-        if self._server is not None:
-            self._server.socket.close()
 
 
 class Slots(Collector):
