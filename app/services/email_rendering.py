@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select
 
 from app.adapters.mailer import check_address
 from app.services.email_letters import Letter
-from app.services.email_letters.wording import one_line
+from app.services.email_letters.wording import untrusted
 from app.services.email_mime import alternatives, fits
 from app.settings import Settings
 
@@ -25,7 +25,7 @@ def render(letter: Letter, *, settings: Settings, now: datetime) -> bytes:
     cannot be used.
     """
     check_address(letter.reader_address)
-    reader, subject = one_line(letter.reader_name), letter.subject
+    reader, subject = untrusted(letter.reader_name), letter.subject
     unsubscribe = settings.public_url + UNSUBSCRIBE_PATH if letter.can_be_unsubscribed else None
     facts = {
         **letter.facts(settings),

@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from app.domain.days import numbered
-from app.models import Notification
+from app.models import Notification, NotificationKind
 from app.services.digests import unread_of
 from app.services.email_letters.letter import Envelope, Letter
-from app.services.email_letters.wording import calendar_day, one_line
+from app.services.email_letters.wording import calendar_day, one_line, untrusted
 from app.settings import Settings
 
 LISTED = 10
@@ -22,6 +22,11 @@ class Unread:
     title: str
     body: str
     created_at: datetime
+    announced: bool = False
+    """Whether an operator wrote it, for many people. Others' texts contain people's names."""
+
+    def shown(self, text: str) -> str:
+        return one_line(text) if self.announced else untrusted(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +50,8 @@ class DigestLetter(Letter):
             "day": calendar_day(self.day),
             "notifications": [
                 {
-                    "title": one_line(one.title),
-                    "body": one_line(one.body),
+                    "title": one.shown(one.title),
+                    "body": one.shown(one.body),
                     "at": self.in_local_time(one.created_at),
                 }
                 for one in self.listed
@@ -60,6 +65,7 @@ def read(connection: Connection, envelope: Envelope, *, zone: tzinfo) -> DigestL
     day = numbered(envelope.subject_id)
     rows = connection.execute(
         select(
+            Notification.kind,
             Notification.title,
             Notification.body,
             Notification.created_at,
@@ -74,6 +80,9 @@ def read(connection: Connection, envelope: Envelope, *, zone: tzinfo) -> DigestL
     return DigestLetter(
         **vars(envelope),
         day=day,
-        listed=tuple(Unread(row.title, row.body, row.created_at) for row in rows),
+        listed=tuple(
+            Unread(row.title, row.body, row.created_at, row.kind is NotificationKind.BROADCAST)
+            for row in rows
+        ),
         total=rows[0].total,
     )

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select
 from app.domain.emails import is_pointless
 from app.models import BOOKINGS, EMAIL_MESSAGES, SERVICES, USERS, EmailKind
 from app.services.email_letters.letter import Letter, envelope_of
-from app.services.email_letters.wording import dollars, one_line
+from app.services.email_letters.wording import dollars, untrusted
 from app.services.errors import MissingRowError
 from app.settings import Settings
 
@@ -55,14 +55,14 @@ class LessonLetter(Letter):
 
     @property
     def subject(self) -> str:
-        return SUBJECTS[self.kind].format(service=one_line(self.service_name), begins=self.begins)
+        return SUBJECTS[self.kind].format(service=untrusted(self.service_name), begins=self.begins)
 
     def facts(self, settings: Settings) -> dict[str, Any]:
         return {
             "teaches": self.reader_teaches,
-            "student": one_line(self.student_name),
-            "instructor": one_line(self.instructor_name),
-            "service": one_line(self.service_name),
+            "student": untrusted(self.student_name),
+            "instructor": untrusted(self.instructor_name),
+            "service": untrusted(self.service_name),
             "begins": self.begins,
             "minutes": self.minutes,
             "price": dollars(self.price_cents),

@@ -1,26 +1,41 @@
 """How names, prices and times are put into words."""
 
 import logging
+import re
 import unicodedata
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
 logger = logging.getLogger(__name__)
 
-# They break a line, or turn round the text that follows them.
-_UNSAFE_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
-_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# They break a line, or (Cf) are invisible and reorder, hide or spell out text.
+_UNSAFE_CATEGORIES = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_JOINERS = frozenset("\u200c\u200d")
+"""Of category Cf, and part of the spelling of Persian words and of emoji."""
+# Where a client's linkifier sees a host or a scheme: a dot (IDNA knows four) or a colon with a
+# letter or a slash behind it, and two backslashes. "12:30", "2.0" and "Jr.," stay as they are.
+_LINKED_AT = re.compile(
+    r"[.\u3002\uff0e\uff61](?=[^\s\d!-/:-@\[-`{-~])|[:\uff1a](?=[^\W\d]|[/\\])|\\(?=\\)"
+)
 
 
 def one_line(text: str) -> str:
-    """``text`` without line ends and other control characters; runs of space become one."""
+    """``text`` without line ends, control and format characters; runs of space become one."""
     if text.isprintable():  # none of those, as with nearly every name
         return " ".join(text.split())
     cleaned = "".join(
-        " " if unicodedata.category(sign) in _UNSAFE_CATEGORIES or sign in _BIDI_CONTROLS else sign
+        " " if unicodedata.category(sign) in _UNSAFE_CATEGORIES and sign not in _JOINERS else sign
         for sign in text
     )
     return " ".join(cleaned.split())
+
+
+def untrusted(text: str) -> str:
+    """``one_line`` of what a person wrote, with nothing that mail clients turn into a link.
+
+    ``evil.example/login`` becomes ``evil. example/login``, and ``St.John`` becomes ``St. John``.
+    """
+    return _LINKED_AT.sub(r"\g<0> ", one_line(text))
 
 
 def dollars(cents: int) -> str:

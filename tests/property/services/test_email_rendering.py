@@ -1,5 +1,6 @@
 """Whatever people write into their names, a mail stays the mail it was meant to be."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
@@ -42,7 +43,11 @@ SETTINGS = Settings()
 TEMPLATES = Path(app.__file__).with_name("templates") / "email"
 
 LONGEST = 200  # of a name, in the tables
-words = text(max_size=LONGEST) | text(alphabet="a \r\n:=?<>\"',;@\\\0\u2028й", max_size=LONGEST)
+words = (
+    text(max_size=LONGEST)
+    | text(alphabet="a \r\n:=?<>\"',;@\\\0\u2028й", max_size=LONGEST)
+    | text(alphabet="aй1./\\:\u3002\uff0e @w\u200b\u200c\u200f", max_size=LONGEST)
+)
 
 instants = integers(0, 2**32).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
 numbers = integers(0, 10**9)
@@ -126,12 +131,19 @@ class Tags(HTMLParser):
         super().__init__()
         self.found: set[tuple[str, ...]] = set()
         self.links: set[str] = set()
+        self.text = ""
         self.feed(document)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.add((tag, *sorted(name for name, _ in attrs)))
         self.links.update(value or "" for name, value in attrs if name in {"href", "src"})
 
+
+BIDI_CONTROL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Unicode's property of that name (PropList.txt)."""
 
 OUR_TAGS = {
     found
@@ -150,7 +162,7 @@ def test_words_add_no_tag_no_attribute_and_no_link_to_the_html(letter: Letter) -
     assert {urlsplit(link)[:2] for link in tags.links} <= {site[:2]}
 
 
-@given(letter=letters, sign=sampled_from("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"))
+@given(letter=letters, sign=sampled_from(BIDI_CONTROL))
 def test_no_sign_in_a_name_turns_the_text_after_it_round(letter: Letter, sign: str) -> None:
     names = {
         field: f"{sign}{getattr(letter, field)}{sign}gnp.exe"
@@ -160,6 +172,29 @@ def test_no_sign_in_a_name_turns_the_text_after_it_round(letter: Letter, sign: s
     mail = parsed(render(replace(letter, **names), settings=SETTINGS, now=NOON))
     seen = [mail["Subject"], mail["To"], *(part.get_content() for part in mail.iter_parts())]
     assert not any(sign in str(text) for text in seen)
+
+
+# What the linkifiers of mail clients look for: a scheme, "www.", a host with a top-level domain.
+LINKED = re.compile(
+    r"""(?<!\w)[a-z][a-z0-9+.-]*:(?://|\\\\|[^\W\d])\S*     # http://x, mailto:x, file:\\\\x
+    | \w[\w-]*[.\u3002\uff0e\uff61][\u200c\u200d]*[^\W\d_]\S*  # www.x, x.example
+    | \\\\\S*""",
+    re.VERBOSE | re.IGNORECASE,
+)
+URLS = ["http://evil.example", "evil.example/login", "www.evil.example", "mailto:eve@evil.example"]
+
+
+@given(letter=letters, name=sampled_from(URLS) | words)
+def test_no_word_of_a_person_is_turned_into_a_link_by_a_mail_client(
+    letter: Letter, name: str
+) -> None:
+    fields = ("reader_name", "student_name", "instructor_name", "service_name")
+    names = {field: name for field in fields if hasattr(letter, field)}
+    mail = parsed(render(replace(letter, **names), settings=SETTINGS, now=NOON))
+    plain, html = mail.iter_parts()
+    for seen in (str(mail["Subject"]), plain.get_content(), Tags(html.get_content()).text):
+        links = [found[0] for found in LINKED.finditer(seen)]
+        assert all(link.startswith(SETTINGS.public_url) for link in links), links
 
 
 @given(letter=letters)

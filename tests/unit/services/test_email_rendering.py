@@ -1,17 +1,19 @@
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.header import decode_header, make_header
 from email.message import EmailMessage as ReceivedMail
 from email.parser import BytesParser
 from email.policy import compat32
+from unicodedata import category
 
 import pytest
 
 from app.adapters.mailer import MailRefusedError
 from app.models import EmailKind
-from app.services.email_letters import LessonLetter, Letter
+from app.services.email_letters import DigestLetter, LessonLetter, Letter, Unread
 from app.services.email_letters.lesson import SUBJECTS
-from app.services.email_letters.wording import dollars, one_line
+from app.services.email_letters.wording import dollars, one_line, untrusted
 from app.services.email_rendering import render
 from app.settings import Settings
 from tests.builders import NOON
@@ -275,3 +277,61 @@ def test_a_line_of_text_stays_a_line() -> None:
 
 def test_signs_that_join_letters_stay() -> None:
     assert one_line("می‌خواهم") == "می‌خواهم"  # a zero-width non-joiner, as Persian needs it
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("http://evil.example", "http: //evil. example"),
+        ("evil.example/login", "evil. example/login"),
+        ("www.evil.example", "www. evil. example"),
+        ("http://1.2.3.4/", "http: //1.2.3.4/"),
+        ("mailto:eve@evil.example", "mailto: eve@evil. example"),
+        ("file:\\\\evil\\share", "file: \\ \\evil\\share"),
+        ("evil\u3002example", "evil\u3002 example"),
+        ("evil.\u200dexample", "evil. \u200dexample"),
+        ("evil.\u200bexample", "evil. example"),
+        ("St.John", "St. John"),
+        ("Sammy Davis Jr., at 12:30, Maths 2.0 (etc.)",) * 2,
+    ],
+)
+def test_a_name_is_no_link_and_stays_readable(name: str, shown: str) -> None:
+    assert untrusted(name) == shown
+
+
+def test_no_format_character_of_unicode_passes_but_the_joiners() -> None:
+    signs = [chr(point) for point in range(sys.maxunicode + 1)]
+    assert sum(category(sign) == "Cf" for sign in signs) > 150
+    passed = {sign for sign in signs if category(sign) == "Cf" and sign in one_line(f"a{sign}b")}
+    assert passed == {"\u200c", "\u200d"}
+
+
+BIDI_CONTROL = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Unicode's property of that name (PropList.txt)."""
+
+
+@pytest.mark.parametrize(
+    "sign", [*BIDI_CONTROL, "\ufeff", "\U000e0041", "\u206a", "\u180e"], ids=ascii
+)
+def test_a_sign_that_nobody_sees_is_taken_out(sign: str) -> None:
+    assert one_line(f"Ada{sign} Byron{sign}") == "Ada Byron"
+    assert one_line(f"{sign}Ada") == "Ada"
+
+
+def test_an_operators_announcement_keeps_its_link_and_a_name_in_a_notification_is_none() -> None:
+    told = Unread("News", "Read https://news.example/1", NOON, announced=True)
+    named = Unread("News", "Read https://evil.example/1", NOON)
+    letter = DigestLetter(
+        kind=EmailKind.DIGEST,
+        subject_id=1,
+        recipient_id=2,
+        reader_name="Ada",
+        reader_address="ada@people.example",
+        reader_zone="UTC",
+        day=NOON.date(),
+        listed=(told, named),
+        total=2,
+    )
+    for part in parts(received(letter)):
+        assert "https://news.example/1" in part
+        assert "https: //evil. example/1" in part
