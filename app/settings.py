@@ -69,8 +69,8 @@ class Settings(RedisSettings):
     smtp_url: SecretStr = SecretStr("maildir:var/mail")
     """Where mail goes: an SMTP server, or a folder in maildir format."""
     smtp_timeout_seconds: float = Field(10.0, gt=0, le=120)
-    """Bound of every wait on the mail server, but for its answer to a whole mail: that one has the
-    lease less four of these."""
+    """Bound of each whole reply of the mail server, but for its answer to a whole mail: that one
+    has the lease less four of these."""
     mail_lease_seconds: float = Field(120.0, gt=0, le=3600)
     """How long a claimed mail belongs to the worker that claimed it."""
     mail_from: str = "InstaInstru <no-reply@instainstru.example>"

@@ -49,6 +49,7 @@ def mailer_from(settings: Settings) -> Mailer:
         password=None if parts.password is None else unquote(parts.password),
         timeout=settings.smtp_timeout_seconds,
         answer_timeout=answer_timeout(settings),
+        delivery_timeout=settings.mail_lease_seconds,
     )
 
 

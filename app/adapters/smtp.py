@@ -20,6 +20,7 @@ from app.adapters.mailer import (
     describe_reply,
     enhanced_code,
 )
+from app.adapters.smtp_client import SmtpClient, TlsSmtpClient
 
 GO_AHEAD = 354
 CLOSING = 421
@@ -94,10 +95,12 @@ class SmtpMailer:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     timeout: float = 10.0
-    """Seconds, for each wait but the next one."""
+    """Seconds, for each whole reply and each thing sent, but for the next one."""
     answer_timeout: float = 80.0
     """Seconds to wait for the answer to a whole mail. Who gives up here and sends it again
     doubles it, so it is long (RFC 5321, 4.5.3.2.6, wants ten minutes)."""
+    delivery_timeout: float = 120.0
+    """Seconds to open a connection, and again for each mail over it, however many replies."""
 
     def check(self) -> None:
         """Nothing to mend before the start: a server that is away now may answer later."""
@@ -112,8 +115,10 @@ class SmtpMailer:
                 place=self.place,
                 answer_timeout=self.answer_timeout,
                 timeout=self.timeout,
+                delivery_timeout=self.delivery_timeout,
             )
             with suppress(smtplib.SMTPException, OSError):
+                client.allow(self.timeout)
                 client.quit()
         finally:
             client.close()
@@ -123,8 +128,8 @@ class SmtpMailer:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
-    def _connect(self) -> smtplib.SMTP:
-        client: smtplib.SMTP | None = None
+    def _connect(self) -> SmtpClient:
+        client: SmtpClient | None = None
         try:
             client = self._greet()
             client.ehlo_or_helo_if_needed()
@@ -146,26 +151,35 @@ class SmtpMailer:
             raise kind(f"{self.place}: {_why(error)}") from error
         return client
 
-    def _greet(self) -> smtplib.SMTP:
+    def _greet(self) -> SmtpClient:
+        kind, options = SmtpClient, {}
         if self.tls is Tls.IMPLICIT:
-            return smtplib.SMTP_SSL(
-                self.host,
-                self.port,
-                local_hostname=self.hello,
-                timeout=self.timeout,
-                context=ssl.create_default_context(),
-            )
-        return smtplib.SMTP(self.host, self.port, local_hostname=self.hello, timeout=self.timeout)
+            kind, options = TlsSmtpClient, {"context": ssl.create_default_context()}
+        return kind(
+            self.host,
+            self.port,
+            within=self.delivery_timeout,
+            local_hostname=self.hello,
+            timeout=self.timeout,
+            **options,
+        )
 
 
 class _Connection:
     def __init__(
-        self, client: smtplib.SMTP, *, place: str, timeout: float, answer_timeout: float
+        self,
+        client: SmtpClient,
+        *,
+        place: str,
+        timeout: float,
+        answer_timeout: float,
+        delivery_timeout: float,
     ) -> None:
         self._client = client
         self._place = place
         self._timeout = timeout
         self._answer_timeout = answer_timeout
+        self._delivery_timeout = delivery_timeout
 
     def send(
         self,
@@ -177,6 +191,7 @@ class _Connection:
     ) -> bool:
         db.refuse_network_in_transaction()
         check_address(recipient)
+        self._client.allow(self._delivery_timeout)
         several = self._client.has_extn("pipelining")
         if several:
             commands = (f"MAIL FROM:<{sender}>", f"RCPT TO:<{recipient}>", "DATA")
@@ -241,33 +256,35 @@ class _Connection:
         try:
             self._client.send(f"{text}\r\n")
         except (smtplib.SMTPException, OSError) as error:
-            raise self._gone(error, at=to) from error
+            raise self._gone(error, at=_verb(to)) from error
 
     def _listen(self, command: str) -> tuple[int, bytes]:
         try:
             return self._client.getreply()
         except (smtplib.SMTPException, OSError) as error:
-            raise self._gone(error, at=command) from error
+            raise self._gone(error, at=_verb(command)) from error
 
     def _gone(self, error: Exception, *, at: str) -> MailServerUnavailableError:
         self._client.close()
-        return MailServerUnavailableError(f"{self._place}: {_why(error)} at {_verb(at)}")
+        return MailServerUnavailableError(f"{self._place}: {_why(error)} at {at}")
 
     def _transmit(self, message: bytes) -> tuple[int, bytes]:
-        # From the first byte on, a broken connection leaves the mail's fate unknown: what
-        # the system has taken over from us may arrive whole after an error.
         try:
-            self._client.send(_with_dots_stuffed(message) + b".\r\n")
-            if self._client.sock is not None:
-                self._client.sock.settimeout(self._answer_timeout)
+            self._client.hand_over(_with_dots_stuffed(message) + b".\r\n")
+        except (smtplib.SMTPException, OSError) as error:
+            # Without its final dot no server takes a message (RFC 5321, 4.1.1.4).
+            raise self._gone(error, at="the message") from error
+        # From here on a broken connection leaves the mail's fate unknown: what the system
+        # has taken over from us may arrive whole after an error.
+        self._client.patience = self._answer_timeout
+        try:
             code, text = self._client.getreply()
             if not 200 <= code < 600:
                 raise smtplib.SMTPResponseException(code, text)
-            if self._client.sock is not None:
-                self._client.sock.settimeout(self._timeout)
         except (smtplib.SMTPException, OSError) as error:
             self._client.close()
             raise MailFateUnknownError(f"{self._place}: {_why(error)} after the message") from error
+        self._client.patience = self._timeout
         return code, text
 
     def _refusal(self, code: int, text: bytes, *, to: str) -> Exception:

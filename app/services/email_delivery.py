@@ -148,7 +148,7 @@ class _Delivery:
             )
         )
         usable = True
-        while self._waiting and usable:
+        while self._waiting and usable and self._clock() < self._ends:
             try:
                 with self._mailer.open() as connection:
                     usable = self._send_over(connection)
