@@ -15,6 +15,9 @@ from loadtests._ledger import Measure
 
 DEFAULT_FILE = Path(__file__).with_name("objectives.toml")
 
+MOST_SECONDS = 7 * 86_400
+"""A longer objective, or an infinite one, is never missed."""
+
 _MEASURES = {"in_queue": Measure.IN_QUEUE, "run": Measure.RUN}
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
@@ -59,8 +62,10 @@ def load(file: Path) -> tuple[Objective, ...]:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise LoadTestError(f"--objectives {file}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also of bytes that are no text, and of endless numbers
         raise LoadTestError(f"--objectives {file}: no TOML: {error}") from error
+    except RecursionError:
+        raise LoadTestError(f"--objectives {file}: nested too deep") from None
     found = [
         objective for queue, measures in tables.items() for objective in _of(file, queue, measures)
     ]
@@ -83,9 +88,11 @@ def _of(file: Path, queue: str, measures: Any) -> Iterable[Objective]:
             found = _PERCENTILE.fullmatch(percentile)
             if found is None:
                 raise LoadTestError(f"{where} {name}: {percentile!r} is no percentile as p95 is")
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+            number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+            if not number or not 0 < seconds <= MOST_SECONDS:
                 raise LoadTestError(
-                    f"{where} {name}.{percentile}: {seconds!r} is no number of seconds above 0"
+                    f"{where} {name}.{percentile}: {seconds!r} is no number of seconds above 0 "
+                    f"and up to {MOST_SECONDS:,}"
                 )
             yield Objective(queue, _MEASURES[name], round(float(found[1]) / 100, 6), float(seconds))
 

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         plan = _plan(options)
         check_files(json=options.json, trace=options.trace, report=options.report)
         theirs = _found(options.app)
-        times = service_times.read(options.service_times, names_of(theirs))
+        times = service_times.read(options.service_times, names_of(theirs), days=plan.days)
     except ValueError as error:
         parser.error(str(error))
     console = Console()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -34,6 +35,9 @@ from simulations.marketplace.replay import CALM, Replay
 from simulations.report.axis import LocalAxis
 from simulations.report.timeline import Timeline
 
+MOST_BOOKINGS = 100_000
+"""A day, or in a storm."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 all invariants hold, 1 one is broken, 2 bad arguments."""
@@ -63,7 +67,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--days", type=number(1, 400), default=default.days)
     add("--hours", type=number(1, 25), help="the last day is over after so many")
     add("--seed", type=number(), default=default.seed, help="also the first one of --chaos")
-    add("--bookings", type=number(1, 100_000), default=None, help="a day; 2000, in chaos 60")
+    add("--bookings", type=number(1, MOST_BOOKINGS), default=None, help="a day; 2000, in chaos 60")
     add("--instructors", type=number(1, 10_000), help="a tenth of the bookings")
     add("--workers", type=number(1, 64), default=default.workers)
     add("--concurrency", type=number(1, 256), default=default.concurrency, help="slots of each")
@@ -89,13 +93,15 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _storm(text: str) -> tuple[time, int]:
-    clock, slash, number = text.partition("/")
+    found = re.fullmatch(r"([0-9]{2}:[0-9]{2})/([0-9]{1,6})", text)
     try:
-        if not slash or int(number) < 1:
+        if found is None or not 1 <= int(found[2]) <= MOST_BOOKINGS:
             raise ValueError
-        return time.fromisoformat(clock), int(number)
+        return time.fromisoformat(found[1]), int(found[2])
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a storm: write 09:00/5000") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a storm: write 09:00/5000, at most {MOST_BOOKINGS:,}"
+        ) from None
 
 
 def _plan(options: argparse.Namespace) -> Plan:

@@ -38,6 +38,10 @@ def day(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
         (["--days", "0"], "'0' is not a whole number from 1 to 400"),
         (["--workers", "many"], "'many' is not a whole number from 1 to 64"),
         (["--storm", "9"], "'9' is not a storm: write 09:00/5000"),
+        *(
+            (["--storm", wrong], f"'{wrong}' is not a storm: write 09:00/5000, at most 100,000")
+            for wrong in ("09:00/1000000000000", "09:00/100001", "09:00+05:00/5", "24:00/3")
+        ),
         (["--fault", "redis-down"], "write NAME@HH:MM or NAME@HH:MM/DURATION"),
         (["--fault", "redis-away@10:00"], "there is no fault 'redis-away', only kill-worker"),
         (["--fault", "redis-down@10:00"], "needs a duration: write redis-down@HH:MM/30m"),
