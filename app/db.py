@@ -56,6 +56,9 @@ GONE_AFTER = {
     "tcp_user_timeout": 20_000,  # this one in milliseconds
 }
 
+DISCARD_MILLISECONDS = 500
+"""Emptying SQLite's log waits so long for other connections."""
+
 # The same, asked of the server about us: until it gives up a lost client, the locks of that
 # one's transaction stay. Set by a statement, since poolers refuse options at the connection.
 GIVE_US_UP_AFTER = (
@@ -279,6 +282,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
             raise
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    # Deleted rows and values, such as a reset's token, are overwritten in the file.
+    cursor.execute("PRAGMA secure_delete = ON")
     cursor.close()
 
 
@@ -405,6 +410,33 @@ class Tables:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def discard_deleted() -> bool:
+    """Empty SQLite's write-ahead log, which keeps pages as they were before a deletion.
+
+    Returns False where another connection reads or writes for so long that the log has to
+    stay. The next call empties it. On PostgreSQL nothing is done: VACUUM is the server's.
+    Call it with no transaction of this thread open.
+    """
+    bind = engine()
+    if bind.dialect.name != "sqlite":
+        return True
+    connection = bind.raw_connection()
+    try:
+        cursor = connection.cursor()
+        (usual,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+        cursor.execute(f"PRAGMA busy_timeout = {DISCARD_MILLISECONDS}")
+        try:
+            busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout = {usual}")
+            cursor.close()
+    except sqlite3.OperationalError:  # locked, or a disk that is full
+        return False
+    finally:
+        connection.close()
+    return not busy
 
 
 @lru_cache(maxsize=1)

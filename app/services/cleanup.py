@@ -70,6 +70,7 @@ def sweep(
             if clock() >= ends:
                 return Swept(deleted, more=True)
             pause()
+    db.discard_deleted()
     return Swept(deleted, more=False)
 
 

@@ -106,7 +106,10 @@ def deliver(
     with db.tables() as tables:
         delivery = _Delivery(tables, mailer, settings, clock, include_failed)
         delivery.run(chosen)
-        return delivery.summary(chosen)
+        summary = delivery.summary(chosen)
+    if delivery.had_secrets:
+        db.discard_deleted()
+    return summary
 
 
 class _Delivery:
@@ -138,6 +141,8 @@ class _Delivery:
         self._error: TransientError | None = None
         self._unknown: MailFateUnknownError | None = None
         self._sent = self._failed = self._cancelled = 0
+        self.had_secrets = False
+        """Whether a mail with a token was in hand: the row's token is deleted with it."""
 
     def run(self, email_ids: Sequence[int]) -> None:
         self._waiting = deque(
@@ -285,6 +290,7 @@ class _Delivery:
             )
             self._count_accepted()
             if claim is not None:
+                self.had_secrets |= claim.carries_secret
                 return claim
         return None
 

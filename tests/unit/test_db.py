@@ -109,13 +109,20 @@ def test_every_connection_has_wal_foreign_keys_and_the_busy_timeout(database: En
     with database.execution_options(reads_only=True).connect() as connection:
         pragmas = {
             name: connection.scalar(text(f"PRAGMA {name}"))
-            for name in ("journal_mode", "foreign_keys", "busy_timeout", "synchronous")
+            for name in (
+                "journal_mode",
+                "foreign_keys",
+                "busy_timeout",
+                "synchronous",
+                "secure_delete",
+            )
         }
     assert pragmas == {
         "journal_mode": "wal",
         "foreign_keys": 1,
         "busy_timeout": 10_000,
         "synchronous": 1,
+        "secure_delete": 1,
     }
 
 

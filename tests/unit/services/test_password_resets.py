@@ -1,6 +1,7 @@
 from datetime import timedelta
 from email.message import EmailMessage as ReceivedMail
 from hashlib import sha256
+from pathlib import Path
 from random import Random
 from zoneinfo import ZoneInfo
 
@@ -12,12 +13,13 @@ from app import db, entropy
 from app.adapters.mailer import MailFateUnknownError, MailRefusedError, MailServerUnavailableError
 from app.models import EmailKind, EmailMessage, EmailState, OutboxEntry, PasswordReset, User
 from app.routing import queue_for, wire_priority
-from app.services import bookings, email_delivery, email_letters, password_resets
+from app.services import bookings, cleanup, email_delivery, email_letters, password_resets
 from app.services.email import DELIVER
 from app.services.errors import MissingRowError
 from app.services.password_resets import SEND_PASSWORD_RESET, URGENCY, VALID_FOR
 from app.settings import Settings
 from tests.builders import NOON, a_lesson, a_password_reset, a_student, all_mails, planned
+from tests.database import on_sqlite
 from tests.fakes import FakeClock
 from tests.mailers import FakeMailer
 
@@ -236,6 +238,56 @@ def test_the_token_is_forgotten_when_its_mail_has_failed_for_good(post: Post) ->
     post.fail(MailRefusedError("SMTP 550 to RCPT"))
     post.deliver()
     assert (post.state, post.stored_token) == (EmailState.FAILED, None)
+
+
+def copies(engine: Engine, token: str) -> list[str]:
+    """The files of the database in which the token's bytes stand."""
+    name = engine.url.database
+    assert name is not None
+    files = [Path(f"{name}{ending}") for ending in ("", "-wal", "-shm")]
+    return [path.name for path in files if path.exists() and token.encode() in path.read_bytes()]
+
+
+@on_sqlite
+@pytest.mark.parametrize("end", ["sent", "refused", "too late"])
+def test_no_file_of_the_database_holds_the_token_of_a_mail_that_is_closed(
+    database: Engine, post: Post, end: str
+) -> None:
+    assert copies(database, post.token), "it is there until then"
+    if end == "refused":
+        post.fail(MailRefusedError("SMTP 550 to RCPT"))
+    if end == "too late":
+        post.clock.now = post.expires_at
+    post.deliver()
+    assert post.stored_token is None
+    assert copies(database, post.token) == []
+
+
+@on_sqlite
+def test_a_token_that_a_checkpoint_wrote_before_is_overwritten_too(
+    database: Engine, post: Post
+) -> None:
+    assert db.discard_deleted()
+    assert copies(database, post.token) == ["test.sqlite3"]
+    post.deliver()
+    assert copies(database, post.token) == []
+
+
+@on_sqlite
+def test_a_token_that_a_reader_keeps_in_the_log_is_gone_after_the_next_cleanup(
+    database: Engine, post: Post
+) -> None:
+    with db.reading() as slow:
+        slow.scalars(select(User)).all()
+        post.deliver()
+        assert copies(database, post.token), "the reader still sees the row as it was"
+    cleanup.sweep(
+        cleanup.expired_sessions(now=NOON),
+        budget=timedelta(seconds=1),
+        clock=post.clock,
+        pause=lambda: None,
+    )
+    assert copies(database, post.token) == []
 
 
 def test_a_failed_mail_that_is_sent_again_has_nothing_to_say(post: Post) -> None:
