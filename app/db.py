@@ -7,6 +7,7 @@ Multiprocessing").
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sqlite3
@@ -90,6 +91,9 @@ OUTAGE_ERRORS = (
     PoolTimeoutError,
 )
 """What a statement of ours raises through no fault of the work that it is about."""
+
+TOO_DEEP = "(nested too deep to be read)"
+"""Stands for a JSON value that this process cannot decode."""
 
 _engine: Engine | None = None
 _in_transaction: ContextVar[bool] = ContextVar("in_transaction", default=False)
@@ -181,6 +185,7 @@ def create_database_engine(
             pool_pre_ping=True,
             hide_parameters=True,
             connect_args=_unless_in(parsed, GONE_AFTER),
+            json_deserializer=_read_json,
             **pool,
         )
         event.listen(created, "connect", partial(_prepare_postgresql, busy_timeout, idle_timeout))
@@ -190,12 +195,29 @@ def create_database_engine(
         return created
     # Statements' parameters hold names and addresses, which no error message may carry.
     created = create_engine(
-        parsed, connect_args={"timeout": busy_timeout}, hide_parameters=True, **pool
+        parsed,
+        connect_args={"timeout": busy_timeout},
+        hide_parameters=True,
+        json_deserializer=_read_json,
+        **pool,
     )
     event.listen(created, "connect", _prepare_sqlite)
     event.listen(created, "handle_error", _mark_unreachable)
     event.listen(created, "begin", partial(_begin_sqlite, busy_timeout))
     return created
+
+
+def _read_json(text: str) -> Any:
+    """Decode a JSON column. A value that is nested too deep is read as ``TOO_DEEP``.
+
+    How deep Python decodes depends on its version and on the depth of the stack, so one
+    process may have stored what another cannot read. An error here would fail every row that
+    the same statement returns.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        return TOO_DEEP
 
 
 def _unless_in(url: URL, options: dict[str, int]) -> dict[str, int]:

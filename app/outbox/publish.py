@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import clock, entropy, routing
+from app import clock, db, entropy, routing
 from app.domain.backoff import backoff_delay
 from app.models import OUTBOX_ENTRIES, OutboxEntry
 from app.outbox import guard
@@ -211,6 +211,7 @@ def _publish(
         _unpublish(bind, messages)
         raise BrokerUnavailableError("the database took too long: the stamp is out of date")
     try:
+        _check_readable(messages)
         broker.push(messages)
     except Exception as error:
         _unpublish(bind, messages)
@@ -291,6 +292,12 @@ def _routable(connection: Connection, rows: Iterable[Any]) -> list[Any]:
                 )
                 session.flush()
     return entries
+
+
+def _check_readable(messages: Iterable[OutboxMessage]) -> None:
+    for message in messages:
+        if db.TOO_DEEP in (message.args, message.kwargs):
+            raise ValueError(f"the arguments are {db.TOO_DEEP}")
 
 
 def _unpublish(bind: Engine, messages: Sequence[OutboxMessage]) -> None:

@@ -311,6 +311,27 @@ def test_an_entry_that_can_never_be_published_becomes_a_dead_letter(
     assert entry(entry_id).state is OutboxState.DEAD
 
 
+@pytest.mark.parametrize("column", ["args", "kwargs"])
+def test_an_entry_that_cannot_be_read_stops_no_other_and_becomes_a_dead_letter(
+    pump: Pump, broker: FakeBroker, now: FakeClock, column: str
+) -> None:
+    """An older release, or a newer Python, has enqueued what this one cannot decode."""
+    first, deep, last = planned_unpublished(broker, now, 3)
+    nested = "[" * 3000 + "]" * 3000
+    with db.engine().begin() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE outbox_entries SET {column} = '{nested}' WHERE id = '{deep}'"  # noqa: S608
+        )
+    assert pump.run().published == 2
+    assert [message.id for message in broker.pushed] == [first, last]
+    for _ in range(20):
+        now.advance(hours=1)
+        pump.run()
+    dead = entry(deep)
+    assert dead.state is OutboxState.DEAD
+    assert db.TOO_DEEP in dead.errors[-1]["error"]
+
+
 def test_a_broker_that_takes_no_message_is_the_fault_of_no_entry(
     pump: Pump, broker: FakeBroker, now: FakeClock
 ) -> None:
