@@ -52,6 +52,9 @@ class VirtualBroker:
             RealRedis.connect(url, self._seconds) if url else MemoryRedis(self._seconds)
         )
         self.server.refuse_when(self._refuses)
+        self.server.observe_locks(self._locked)
+        self.server.observe_pushes(lambda key: self.pushed(key.partition(VirtualChannel.sep)[0]))
+        self._lock_dies = 0
         self._waiting: list[Waiter] = []
         self._observers: list[MessageObserver] = []
         self._duplicate_after: int | None = None
@@ -169,8 +172,18 @@ class VirtualBroker:
         )
         for observer in self._observers:
             observer(headers)
-        self.pushed(queue)
         self._maybe_duplicate(queue, message)
+
+    def kill_next_holder(self) -> None:
+        """Kill the next process that takes a lock, while it holds it."""
+        self._lock_dies += 1
+
+    def _locked(self, name: str) -> None:
+        holder = self.loop.current
+        if self._lock_dies and holder is not None:
+            self._lock_dies -= 1
+            self.trace.emit("orphaned", lock=name, by=holder.name)
+            holder.kill()
 
     def duplicate_next(self, after: int) -> None:
         """Append a copy of the message that is published after so many others."""
@@ -189,7 +202,6 @@ class VirtualBroker:
         with self.unguarded():
             self.server.lpush(self.key(queue, priority), json.dumps(copy))
         self.trace.emit("duplicated", id=message["headers"].get("id"), queue=queue)
-        self.pushed(queue)
 
 
 class _Batch(kombu_redis.PublishBatch):  # type: ignore[name-defined,misc]
@@ -241,8 +253,6 @@ class VirtualChannel(kombu_redis.Channel):
         self.broker.trace.emit(
             "redelivered", task=headers.get("task"), id=headers.get("id"), queue=routing_key
         )
-        loop = self.broker.loop
-        loop.call_at(loop.now, lambda: self.broker.pushed(routing_key))
 
     def basic_ack(self, delivery_tag: str, multiple: bool = False) -> None:
         delivered: Any = self.qos._delivered

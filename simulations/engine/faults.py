@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentTypeError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
 from random import Random
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from simulations.arguments import duration
 from simulations.engine.deployment import Deployment
@@ -22,10 +22,14 @@ _SYNTAX = re.compile(
 )
 STRIKES_WITHIN = 60
 """A kill strikes at one of so many of its victim's next checkpoints: a task has about as many."""
+WHILE_IT_HOLDS = 10
+"""A worker that has just started a task holds its message for so many checkpoints at least."""
 EMPTIED_FOR = 5.0
 """Seconds that a Redis takes that starts again with nothing."""
 LARGEST_CLOCK_ERROR = 8.0
 """Seconds, of a worker: it refuses to start with more than a third of the visibility timeout."""
+SMALLEST_CLOCK_STEP, LARGEST_CLOCK_STEP = 11.0, 86_400.0
+"""Seconds, of a worker while it runs: more than it would start with, up to a day."""
 LARGEST_BEAT_CLOCK_ERROR = 600.0
 """Seconds: four times what makes a beat fall silent."""
 
@@ -44,6 +48,9 @@ class FaultKind(Generic[Stage]):
     """Whether it is written with a duration."""
     begin: Callable[[Stage, Random], End | None]
     """Does it, drawing what is left open; returns what ends it."""
+    shortest: timedelta = timedelta(seconds=5)
+    longest: timedelta = timedelta(minutes=40)
+    """Where its duration is drawn, it is at least and at most so long."""
 
     @property
     def syntax(self) -> str:
@@ -191,6 +198,34 @@ def _wrong_clock(deployment: Deployment, rng: Random) -> End:
     return deployment.mislead(name, error)
 
 
+def _step_clock(deployment: Deployment, rng: Random) -> End | None:
+    step = SMALLEST_CLOCK_STEP * (LARGEST_CLOCK_STEP / SMALLEST_CLOCK_STEP) ** rng.random()
+    error = timedelta(seconds=round(step * rng.choice((-1, 1)), 3))
+    alive = [name for name, worker in sorted(deployment.workers.items()) if worker.alive]
+    if not alive:
+        return None
+    name = rng.choice(alive)
+    deployment.trace.emit("clock", process=name, step=error.total_seconds())
+    return deployment.mislead(name, error)
+
+
+def _orphan_mutex(deployment: Deployment, rng: Random) -> None:
+    after = rng.randrange(WHILE_IT_HOLDS)
+    struck = False
+
+    def strike(_now: datetime, event: str, fields: Mapping[str, Any]) -> None:
+        nonlocal struck
+        if struck or event != "started":
+            return
+        struck = True
+        # Its messages come back after the visibility timeout, and the first process that looks
+        # for them dies in the middle of it.
+        deployment.workers[fields["worker"]].kill_after(after)
+        deployment.broker.kill_next_holder()
+
+    deployment.trace.observe(strike)
+
+
 ENGINE_FAULTS: tuple[FaultKind[Deployment], ...] = (
     FaultKind(
         "kill-worker",
@@ -239,5 +274,22 @@ ENGINE_FAULTS: tuple[FaultKind[Deployment], ...] = (
         "the clock of a worker is up to 8 s wrong for so long, or that of a beat up to 10 min",
         True,
         _wrong_clock,
+    ),
+    FaultKind(
+        "clock-step",
+        "the clock of a worker that runs steps by 11 s to a day, and is right again after so long",
+        True,
+        _step_clock,
+        # More than a round of the lease, which compares the clocks. Until it is right again, the
+        # supervisor starts the worker every three seconds, in vain.
+        shortest=timedelta(seconds=10),
+        longest=timedelta(minutes=2),
+    ),
+    FaultKind(
+        "mutex-orphaned",
+        "SIGKILL of a worker that holds a message, then of the one that looks for expired leases, "
+        "with kombu's mutex in its hands",
+        False,
+        _orphan_mutex,
     ),
 )

@@ -85,6 +85,11 @@ class EventLoop:
             raise SimulationError("this is to be called in a simulated process")
         return self.current
 
+    @property
+    def active(self) -> Process | None:
+        """The process that runs at this moment; ``None`` in the hub."""
+        return None if getcurrent() is self.hub else self.current
+
     def call_at(self, when: datetime, call: Callable[[], None]) -> Event:
         """Call ``call`` in the hub at ``when`` (aware), or now if that has passed."""
         event = Event(max(when.astimezone(UTC), self.now), call)

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import LockNotOwnedError
+
+LARGEST_ITEM = 2_000_000
+"""Bytes: Redis's own limit (proto-max-bulk-len, 512 MB), scaled to a replay."""
 
 
 class Keys:
     """What a server keeps, and the commands on it."""
 
+    on_push: OnPush
+
     def __init__(self) -> None:
+        self.on_push = _nothing
+        self.strings: dict[str, bytes] = {}
         self.lists: dict[str, deque[bytes]] = {}
         self.hashes: dict[str, dict[str, bytes]] = {}
         self.sets: dict[str, dict[bytes, None]] = {}
@@ -32,34 +40,51 @@ class Keys:
         return {"used_memory": 0, "maxmemory": 0, "maxmemory_policy": "noeviction"}
 
     def flushdb(self) -> bool:
-        for kept in (self.lists, self.hashes, self.sets, self.sorted_sets):
+        for kept in self._all():
             kept.clear()
         return True
 
+    def _all(self) -> tuple[dict[str, Any], ...]:
+        return self.strings, self.lists, self.hashes, self.sets, self.sorted_sets
+
     def exists(self, *keys: str) -> int:
         return sum(
-            key in self.lists or key in self.hashes or key in self.sets or key in self.sorted_sets
+            key in self.lists
+            or key in self.hashes
+            or key in self.sets
+            or key in self.sorted_sets
+            or key in self.strings
             for key in keys
         )
 
     def delete(self, *keys: str) -> int:
         found = 0
         for key in keys:
-            kept: Any
-            for kept in (self.lists, self.hashes, self.sets, self.sorted_sets):
+            for kept in self._all():
                 found += kept.pop(key, None) is not None
         return found
+
+    # Strings.
+
+    def get(self, key: str) -> bytes | None:
+        return self.strings.get(key)
+
+    def set(self, key: str, value: str | bytes) -> bool:
+        self.strings[key] = _bytes(value)
+        return True
 
     # Lists: the left end is index 0.
 
     def lpush(self, key: str, *values: str | bytes) -> int:
         items = self.lists.setdefault(key, deque())
         items.extendleft(_bytes(value) for value in values)
+        self.on_push(key)
         return len(items)
 
     def rpush(self, key: str, *values: str | bytes) -> int:
         items = self.lists.setdefault(key, deque())
         items.extend(_bytes(value) for value in values)
+        self.on_push(key)
         return len(items)
 
     def rpop(self, key: str) -> bytes | None:
@@ -121,8 +146,8 @@ class Keys:
             del self.sets[key]
         return gone
 
-    def smembers(self, key: str) -> set[bytes]:
-        return set(self.sets.get(key, ()))
+    def smembers(self, key: str) -> Set[bytes]:
+        return {*self.sets.get(key, ())}
 
     # Sorted sets.
 
@@ -184,6 +209,15 @@ class MemoryRedis:
         self.connection: Any = _Connection()
         self._seconds = seconds
         self._refuses: Callable[[], bool] = lambda: False
+        self._on_lock: OnLock = _nothing
+
+    def observe_locks(self, on_lock: OnLock) -> None:
+        """Call ``on_lock`` with the name of each lock that is taken, in the process that has it."""
+        self._on_lock = on_lock
+
+    def observe_pushes(self, on_push: OnPush) -> None:
+        """Call ``on_push`` with the key of each list that something was pushed to."""
+        self.keys.on_push = on_push
 
     def refuse_when(self, refuses: Callable[[], bool]) -> None:
         """Ask ``refuses()`` at every round trip, and raise ``ConnectionError`` where it says so."""
@@ -217,9 +251,8 @@ class MemoryRedis:
         body(pipe)
         return pipe.execute()
 
-    def lock(self, name: str, timeout: float | None = None) -> FreeLock:
-        self._check()
-        return FreeLock()
+    def lock(self, name: str, timeout: float) -> VirtualLock:
+        return VirtualLock(self, name, timeout, self._seconds, self._on_lock)
 
     def register_script(self, script: str) -> Any:
         raise NotImplementedError("the memory broker runs no Lua scripts")
@@ -242,13 +275,56 @@ class _Connection:
     def disconnect(self) -> None: ...
 
 
-class FreeLock:
-    """Nobody else is at work at the same instant."""
+def refuse_large(arguments: Iterable[Any]) -> None:
+    """Raise what redis-py does where Redis closes the connection over an item's size."""
+    if any(isinstance(each, str | bytes) and len(each) > LARGEST_ITEM for each in arguments):
+        raise RedisConnectionError("Connection reset by peer (virtual)")
+
+
+OnLock = Callable[[str], None]
+OnPush = Callable[[str], None]
+
+
+class VirtualLock:
+    """redis-py's ``Lock``, whose time-out (seconds) passes by the replay's clock.
+
+    The key's value is the instant until which it is held, so a process that is killed with the
+    lock leaves it behind, in memory as on a real server.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        name: str,
+        timeout: float,
+        seconds: Callable[[], float],
+        on_lock: OnLock,
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._timeout = timeout
+        self._seconds = seconds
+        self._on_lock = on_lock
+        self._held_until = b""
 
     def acquire(self, blocking: bool = True) -> bool:
+        """Take the lock if it is free; never wait."""
+        held_until = self._client.get(self._name)
+        if held_until is not None and float(held_until) > self._seconds():
+            return False
+        self._held_until = repr(self._seconds() + self._timeout).encode()
+        self._client.set(self._name, self._held_until)
+        self._on_lock(self._name)
         return True
 
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """Raise ``LockNotOwnedError`` where it has expired and another process has it."""
+        if self._client.get(self._name) != self._held_until:
+            raise LockNotOwnedError(f"{self._name} is held by another process")
+        self._client.delete(self._name)
+
+
+def _nothing(_name: str) -> None: ...
 
 
 class _Pipeline:
@@ -268,6 +344,8 @@ class _Pipeline:
     def execute(self) -> list[Any]:
         commands, self._commands = self._commands, []
         self._client._check()
+        for _, args, _ in commands:
+            refuse_large(args)
         return [call(*args, **kwargs) for call, args, kwargs in commands]
 
     def reset(self) -> None:

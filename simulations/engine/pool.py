@@ -26,6 +26,8 @@ class ServiceTime:
     after: float = 0.0
 
 
+STOP_SECONDS = 0.1
+"""A pool that stops looks this often for tasks that still run."""
 PID = 1
 """Of every child: nobody signals one."""
 
@@ -63,6 +65,10 @@ class VirtualPool(BasePool):
         self.running: dict[str, Job] = {}
         self._strike_after: int | None = None
 
+    @property
+    def has_free_slot(self) -> bool:
+        return self._free > 0
+
     def on_apply(self, target: Any, args: Any = (), kwargs: Any = None, **options: Any) -> None:
         name, task_id = args[0], args[1]
         job = Job(target, args, kwargs or {}, options, name, task_id)
@@ -70,6 +76,11 @@ class VirtualPool(BasePool):
             self._begin(job)
         else:
             self._queue.append(job)
+
+    def on_stop(self) -> None:
+        """Wait until all that the pool was given has ended, as at a warm shutdown."""
+        while self.running or self._queue:
+            self.process.loop.nap(STOP_SECONDS)
 
     def _begin(self, job: Job) -> None:
         self._free -= 1

@@ -9,7 +9,9 @@ import redis
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from simulations.engine.memory_redis import FreeLock
+from simulations.engine.memory_redis import OnLock, OnPush, VirtualLock, refuse_large
+
+PUSHES = ("LPUSH", "RPUSH")
 
 
 class NotEmptyError(Exception):
@@ -21,6 +23,8 @@ class RealRedis(redis.Redis):
 
     _refuses: Callable[[], bool]
     _seconds: Callable[[], float]
+    _on_lock: OnLock
+    _on_push: OnPush
 
     @classmethod
     def connect(cls, url: str, seconds: Callable[[], float]) -> RealRedis:
@@ -28,6 +32,7 @@ class RealRedis(redis.Redis):
         client: Any = cls.from_url(url, health_check_interval=0)
         client._refuses = lambda: False
         client._seconds = seconds
+        client._on_lock = client._on_push = lambda _name: None
         if keys := client.dbsize():
             raise NotEmptyError(f"its database has {keys} keys")
         # Where kombu sends the BRPOP that parse_response answers.
@@ -47,14 +52,25 @@ class RealRedis(redis.Redis):
         self._check()
         connection, self.connection = self.connection, None
         try:
-            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            answer = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         finally:
             self.connection = connection
+        if args[0] in PUSHES:
+            self._on_push(args[1])
+        return answer
 
-    def lock(self, *_args: Any, **_options: Any) -> Any:
-        # redis-py's draws its token from the ``random`` module, and so moves every draw after.
-        self._check()
-        return FreeLock()
+    def observe_pushes(self, on_push: OnPush) -> None:
+        """Call ``on_push`` with the key of each list that something was pushed to."""
+        self._on_push = on_push
+
+    def observe_locks(self, on_lock: OnLock) -> None:
+        """Call ``on_lock`` with the name of each lock that is taken, in the process that has it."""
+        self._on_lock = on_lock
+
+    def lock(self, *args: Any, **options: Any) -> Any:
+        # redis-py's draws its token from the ``random`` module, and so moves every draw after;
+        # and the server's time-out passes by real time.
+        return VirtualLock(self, args[0], options["timeout"], self._seconds, self._on_lock)
 
     def time(self, **_options: Any) -> tuple[int, int]:
         self._check()
@@ -66,6 +82,7 @@ class RealRedis(redis.Redis):
             self.connection_pool, self.response_callbacks, transaction, shard_hint
         )
         made._check = self._check
+        made._on_push = lambda key: self._on_push(key)
         return made
 
     def parse_response(self, connection: Any, command_name: str, **options: Any) -> Any:
@@ -83,10 +100,17 @@ class RealRedis(redis.Redis):
 
 class _GuardedPipeline(Pipeline):
     _check: Callable[[], None]
+    _on_push: OnPush
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         self._check()
-        return super().execute(raise_on_error)
+        for arguments, _ in self.command_stack:
+            refuse_large(arguments)
+        pushed = [arguments[1] for arguments, _ in self.command_stack if arguments[0] in PUSHES]
+        answers = super().execute(raise_on_error)
+        for key in pushed:
+            self._on_push(key)
+        return answers
 
     def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         self._check()

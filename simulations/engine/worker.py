@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.bootsteps import RUN  # type: ignore[attr-defined]  # celery-types lacks it
+from celery.exceptions import WorkerShutdown
 from celery.worker import WorkController
 from celery.worker import state as typed_state
 from greenlet import getcurrent, greenlet
@@ -45,6 +46,7 @@ class ProcessState:
         self._app = app
         self._queues: Any = None if not queues else {name: app.amqp.queues[name] for name in queues}
         self._kept: list[Any] = [{}, set(), set(), set(), {}, [0]]
+        self._stop: tuple[Any, Any] = (None, None)
 
     def put_in_force(self) -> None:
         requests, reserved, active, scheduled, counts, total = self._kept
@@ -56,6 +58,7 @@ class ProcessState:
         state.total_count.clear()
         state.total_count.update(counts)
         state.all_total_count[:] = total
+        state.should_stop, state.should_terminate = self._stop
         self._selected()._consume_from = self._queues
 
     def put_away(self) -> None:
@@ -68,6 +71,8 @@ class ProcessState:
             list(state.all_total_count),
         ]
         self._queues = self._selected()._consume_from
+        self._stop = state.should_stop, state.should_terminate
+        state.should_stop = state.should_terminate = None
         state.reset_state()
 
     def _selected(self) -> Any:
@@ -146,6 +151,12 @@ class WorkerProcess(Process):
         channel.on_credit = self.wake
         consumer.on_ready()
         self._restore_again_and_again(connection)
+        try:
+            self._take_again_and_again(consumer, blueprint, qos, channel)
+        finally:
+            broker.stop_waiting(self)
+
+    def _take_again_and_again(self, consumer: Any, blueprint: Any, qos: Any, channel: Any) -> None:
         while blueprint.state == RUN and consumer.connection:
             state.maybe_shutdown()
             if qos.prev != qos.value:
@@ -154,7 +165,7 @@ class WorkerProcess(Process):
             if channel.qos.can_consume():
                 if self._take(channel):
                     continue
-                broker.wait(self)
+                self._deployment.broker.wait(self)
             self._waits = True
             self.loop.wait()
 
@@ -174,7 +185,12 @@ class WorkerProcess(Process):
 
         def restore() -> None:
             if self.controller.consumer.connection is connection:
-                cycle.maybe_restore_messages()
+                try:
+                    cycle.maybe_restore_messages()
+                except WorkerShutdown as asked:
+                    # In the loop of a real worker it stops that.
+                    state.should_stop = asked.code
+                self.look_for_stop()
             else:
                 self.loop.forget(ticker)
 
@@ -201,6 +217,17 @@ class WorkerProcess(Process):
         return len(channel.qos._delivered) > len(channel.qos._dirty) or self._runs_tasks
 
     @property
+    def has_consumed(self) -> bool:
+        """Whether it has begun to take messages."""
+        return self._channel is not None
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether its pool could begin a task at once; also before it has a pool."""
+        pool = getattr(self.controller, "pool", None)
+        return pool is None or pool.has_free_slot
+
+    @property
     def _runs_tasks(self) -> bool:
         return bool(self.controller is not None and self.controller.pool.running)
 
@@ -213,6 +240,14 @@ class WorkerProcess(Process):
             self._waits = False
             main = self._main
             self.loop.call_at(self.loop.now, lambda: self.loop.resume(self, main))
+
+    def look_for_stop(self) -> None:
+        """Wake the worker if a signal or a check has asked it to stop.
+
+        A real worker's loop looks every second.
+        """
+        if state.should_stop is not None or state.should_terminate is not None:
+            self.wake()
 
     def ended(self, error: BaseException | None) -> None:
         if isinstance(error, SystemExit):

@@ -57,12 +57,23 @@ class Chaos:
     def sometimes(self) -> dict[str, int]:
         """In how many days each thing happened."""
         days: Counter[str] = Counter()
-        for kind in faults.FAULTS:
-            days[f"fault: {kind.name}"] = 0
+        for what in (*(f"fault: {kind.name}" for kind in faults.FAULTS), *faults.STRUCK):
+            days[what] = 0
         for day in self.days:
             for what, number in day.sometimes.items():
                 days[what] += number > 0
         return dict(days)
+
+    @property
+    def never_struck(self) -> list[str]:
+        """Each kind of fault that no day had, of days that were enough to have all of them."""
+        if len(self.days) < len(faults.FAULTS):
+            return []
+        return [
+            what
+            for what, days in self.sometimes.items()
+            if not days and (what.startswith("fault: ") or what in faults.STRUCK)
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """What ``--json`` writes."""
@@ -79,19 +90,24 @@ class Chaos:
                 "replay": broken.plan.command,
             },
             "fewest_faults": None if self.fewest is None else self.fewest.command,
+            "never_struck": self.never_struck,
             "sometimes": self.sometimes,
         }
 
 
 def plan_for(base: Plan, seed: int) -> Plan:
-    """The day of chaos of a seed: a rush, faults, and now and then more than one beat."""
+    """The day of chaos of a seed: a rush, faults, and now and then more than one beat.
+
+    Seeds that follow each other take turns through the kinds of faults, so that none is left
+    out of a run with as many days.
+    """
     rng = Random(f"{seed}:chaos")
     busy = time(rng.randrange(24), rng.randrange(50))
     return replace(
         base,
         seed=seed,
         storm=(busy, RUSH),
-        faults=faults.draw(rng, busy=busy),
+        faults=faults.draw(rng, busy=busy, surely=faults.FAULTS[seed % len(faults.FAULTS)]),
         beats=rng.choice((1, 1, 2)),
     )
 

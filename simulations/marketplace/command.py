@@ -196,4 +196,4 @@ def _chaos(plan: Plan, options: argparse.Namespace) -> int:
         found = replace(found, fewest=chaos.shrink(broken.plan, broken.invariant))
     screen.show_chaos(console, found)
     write_json(options.json, found.as_dict())
-    return DONE if broken is None else BROKEN
+    return DONE if broken is None and not found.never_struck else BROKEN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from app import db, schema
 from simulations.engine.loop import EventLoop
+from simulations.engine.worker import WorkerProcess
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder in memory, where there is one
 BUSY_SECONDS = 10.0
@@ -28,7 +29,12 @@ class Database:
         self.locks = 0
         """How many other programs want the write lock; one of them holds it."""
         self.commits = 0
+        self.cuts: list[float] = []
+        """What keeps workers from the database: seconds after which each attempt fails."""
+        self.refused = 0
+        """Statements of workers that failed because of that."""
         self._loop = loop
+        event.listen(engine, "checkout", self._before_connection)
         event.listen(engine, "before_cursor_execute", self._before_statement)
         event.listen(engine, "commit", self._before_commit)
 
@@ -37,10 +43,22 @@ class Database:
         """Whether some other program holds the write lock."""
         return self.locks > 0
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether workers do not reach the database."""
+        return bool(self.cuts)
+
+    def plant(self, statement: str, *values: object) -> None:
+        """Commit ``statement`` past ``app``, as another release or a person would."""
+        with closing(sqlite3.connect(str(self.engine.url.database))) as connection, connection:
+            connection.execute(statement, values)
+        self.commits += 1
+
     def _before_statement(
         self, connection: Connection, _cursor: Any, statement: str, *_: Any
     ) -> None:
         self._loop.checkpoint()
+        self._refuse_workers(statement)
         alone = connection.get_execution_options().get("single_statements", False)
         writes_alone = alone and not statement.startswith("SELECT")
         self.commits += writes_alone
@@ -53,7 +71,26 @@ class Database:
 
     def _before_commit(self, _connection: Any) -> None:
         self._loop.checkpoint()
+        self._refuse_workers("COMMIT")
         self.commits += 1
+
+    def _before_connection(self, *_: object) -> None:
+        # Of the driver, as from a server: SQLAlchemy wraps it.
+        if self._is_out_of_reach():
+            raise sqlite3.OperationalError("connection failed (virtual)")
+
+    def _refuse_workers(self, statement: str) -> None:
+        if self._is_out_of_reach():
+            lost = sqlite3.OperationalError("the connection is lost (virtual)")
+            raise OperationalError(statement, None, lost)
+
+    def _is_out_of_reach(self) -> bool:
+        if not self.cuts or not isinstance(self._loop.active, WorkerProcess):
+            return False
+        if self.cuts[-1]:
+            self._loop.sleep(self.cuts[-1])
+        self.refused += self.cut_off
+        return self.cut_off
 
 
 @contextmanager

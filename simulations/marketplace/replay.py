@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, date, datetime, time, timedelta
 from random import Random
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import func, select
 
 from app import db
-from app.models import EmailMessage, OutboxEntry
+from app.models import EmailMessage, OutboxEntry, OutboxState
 from app.settings import load_settings
 from app.tasks import celery_app
+from app.tasks.startup import TRY_AGAIN
 from simulations.engine import Deployment, ServiceTime, WorkerGroup
 from simulations.engine.clock import wall_seconds
 from simulations.engine.faults import schedule
 from simulations.engine.figures import Figures
+from simulations.marketplace import faults
 from simulations.marketplace.database import Database, migrated_database
-from simulations.marketplace.faults import FAULTS
 from simulations.marketplace.invariants import (
     INVARIANTS,
     BrokenInvariantError,
@@ -68,6 +70,9 @@ class Replay:
         self.deployment_start = self.start - WARM_UP
         self.figures = Figures(start=self.start, end=self.end)
         self.invariants: list[Invariant] = []
+        self.planted: set[str] = set()
+        self._injected: Counter[str] = Counter()
+        self._stopped_by_clock = 0
         self._trace_into = trace_into
         self._stack = ExitStack()
 
@@ -99,14 +104,15 @@ class Replay:
             )
             self.slots = MemorySlotCache()
             stack.enter_context(deployment)
-            stack.enter_context(seams(deployment, self.provider, self.slots))
+            stack.enter_context(seams(deployment, self.database, self.provider, self.slots))
             self._populate()
             self.invariants = [each(self) for each in INVARIANTS]
             deployment.trace.observe(self.figures.see)
+            deployment.trace.observe(self._see)
             for invariant in self.invariants:
                 deployment.trace.observe(invariant.see)
                 stack.callback(invariant.close)
-            schedule(deployment, self, plan.faults, FAULTS, day=plan.day, zone=self.zone)
+            schedule(deployment, self, plan.faults, faults.FAULTS, day=plan.day, zone=self.zone)
             self._stack = stack.pop_all()
         return self
 
@@ -191,6 +197,13 @@ class Replay:
             broken=broken,
         )
 
+    def _see(self, _now: datetime, event: str, fields: Mapping[str, Any]) -> None:
+        if event == "fault" and fields["phase"] == "begin":
+            self._injected[fields["fault"].partition("@")[0]] += 1
+        elif event == "exited" and fields["status"] == TRY_AGAIN:
+            worker = self.deployment.workers[fields["worker"]]
+            self._stopped_by_clock += bool(worker.has_consumed and worker.clock_error)
+
     def _named(self, kind: type[InvariantT]) -> InvariantT:
         return next(each for each in self.invariants if isinstance(each, kind))
 
@@ -202,8 +215,17 @@ class Replay:
                 session.scalar(select(func.coalesce(func.sum(column), 0))) or 0
                 for column in (OutboxEntry.resent, EmailMessage.uncertain)
             )
+            set_aside = session.scalar(
+                select(func.count()).where(
+                    OutboxEntry.id.in_(self.planted), OutboxEntry.state == OutboxState.DEAD
+                )
+            )
         reminders = sum(key.startswith("reminder") for key in self.provider.accepted)
         found = {
+            faults.DATABASE_LOST: self.database.refused,
+            faults.CLOCK_STEPPED: self._stopped_by_clock,
+            faults.MUTEX_ORPHANED: counts["orphaned"],
+            faults.ENTRY_SET_ASIDE: set_aside or 0,
             "a task retried": counts["retried"],
             "a message redelivered": counts["redelivered"],
             "a message in its queue twice": counts["duplicated"],
@@ -216,9 +238,7 @@ class Replay:
             "a lesson cancelled": acts["cancelled"],
             "a person told to try again": acts["told that the database is busy"],
         }
-        for fault in self.plan.faults:
-            found[f"fault: {fault.kind}"] = found.get(f"fault: {fault.kind}", 0) + 1
-        return found
+        return found | {f"fault: {kind}": times for kind, times in self._injected.items()}
 
 
 class _ServiceTimes:

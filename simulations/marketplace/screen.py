@@ -70,6 +70,8 @@ def show(console: Console, outcome: Outcome) -> None:
             ),
         )
     )
+    if plan.faults:
+        console.print(table(("sometimes", "times"), outcome.sometimes.items()))
     if outcome.fewest is not None:
         fewest = f"fewest faults: {outcome.fewest.command}"
         console.print(fewest, highlight=False, markup=False, soft_wrap=True)
@@ -127,6 +129,8 @@ def show_chaos(console: Console, found: Chaos) -> None:
         for line in broken.lines:
             console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     console.print(table(("sometimes", "days"), found.sometimes.items()))
+    if found.never_struck:
+        console.print(f"[red]Not proven:[/red] no day had {', '.join(found.never_struck)}")
     never = [what for what, days in found.sometimes.items() if days == 0]
     if never:
         console.print(f"never: {', '.join(never)}", highlight=False)

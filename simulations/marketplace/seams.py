@@ -59,6 +59,7 @@ def settings_in_force() -> Iterator[None]:
 @contextmanager
 def seams(
     deployment: Deployment,
+    database: Database,
     provider: MailProvider,
     slots: MemorySlotCache,
 ) -> Iterator[None]:
@@ -75,7 +76,11 @@ def seams(
         stack.enter_context(_replaced(cache, "slot_cache_from", slot_cache_from))
         stack.enter_context(_replaced(scheduler, "advance", _told(deployment, advance)))
         stack.enter_context(
-            _replaced(worker_thread.WorkerThread, "start", lambda step, _: _tick(deployment, step))
+            _replaced(
+                worker_thread.WorkerThread,
+                "start",
+                lambda step, _: _tick(deployment, database, step),
+            )
         )
         stack.enter_context(
             _replaced(watchdog.Watchdog, "_end_process", lambda _step, _look: _exit(deployment))
@@ -120,7 +125,7 @@ def _told(deployment: Deployment, step_of: Callable[..., int | None]) -> Callabl
     return told
 
 
-def _tick(deployment: Deployment, step: worker_thread.WorkerThread) -> None:
+def _tick(deployment: Deployment, database: Database, step: worker_thread.WorkerThread) -> None:
     """What a worker's thread does, on the event loop."""
     step.prepare()
     process = deployment.worker_running()
@@ -128,6 +133,7 @@ def _tick(deployment: Deployment, step: worker_thread.WorkerThread) -> None:
     def repeat() -> None:
         with suppress(BrokerUnavailableError):
             step.repeat()
+        process.look_for_stop()
 
     name = type(step).__name__
     quiet_until = {"Lease": _holds_nothing, "Watchdog": _nothing_waits}.get(name, _never)
@@ -142,7 +148,8 @@ def _never(_deployment: Deployment, _process: WorkerProcess) -> datetime | None:
 
 
 def _holds_nothing(deployment: Deployment, process: WorkerProcess) -> datetime | None:
-    return deployment.now if process.holds_messages else None
+    # The lease also compares the clocks, which differ where the worker's is wrong.
+    return deployment.now if process.holds_messages or process.clock_error else None
 
 
 def _nothing_waits(deployment: Deployment, _process: WorkerProcess) -> datetime | None:

@@ -102,7 +102,7 @@ def zoom_by_hand(page: Page) -> None:
 
 def test_it_opens_offline_and_has_its_parts(offline: Page, day: Path) -> None:
     show(offline, day)
-    expect(offline.locator("#verdict h2")).to_contain_text("All 14 invariants hold")
+    expect(offline.locator("#verdict h2")).to_contain_text("All 16 invariants hold")
     expect(offline.locator("#figures dd")).not_to_have_count(0)
     expect(offline.locator("#invariants li.held")).to_have_count(14)
     for table in ("faults", "tasks", "queues"):

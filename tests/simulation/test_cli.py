@@ -106,7 +106,7 @@ def test_a_broker_that_is_not_there_is_a_bad_argument_and_nothing_is_written(
 def test_every_fault_is_listed_with_its_syntax() -> None:
     listed = day("--list-faults")
     assert listed.returncode == 0
-    assert len(listed.stdout.splitlines()) == 15
+    assert len(listed.stdout.splitlines()) == 19
     assert "redis-down@HH:MM/30m" in listed.stdout
 
 
@@ -118,7 +118,7 @@ def test_a_day_writes_its_figures_and_a_trace_with_the_hash_that_it_prints(tmp_p
         cwd=tmp_path,
     )
     assert ended.returncode == 0, ended.stderr
-    assert "All 14 invariants hold." in ended.stdout
+    assert "All 16 invariants hold." in ended.stdout
     figures = json.loads((tmp_path / "day.json").read_text())
     lines = (tmp_path / "day.jsonl").read_bytes()
     assert figures["trace_hash"] == sha256(lines).hexdigest()
@@ -126,7 +126,7 @@ def test_a_day_writes_its_figures_and_a_trace_with_the_hash_that_it_prints(tmp_p
     assert figures["events"] == len(lines.splitlines())
     assert {path.name for path in tmp_path.iterdir()} == {"day.json", "day.jsonl", "day.html"}
     page = (tmp_path / "day.html").read_text(encoding="utf-8")
-    assert "All 14 invariants hold" in page
+    assert "All 16 invariants hold" in page
     assert figures["trace_hash"] in page
     assert figures["replay"] == (
         "python simulations/day.py --date 2026-11-01 --seed 9 --bookings 8"

@@ -3,6 +3,7 @@
 from simulations.marketplace.invariants.invariant import BrokenInvariantError, Invariant
 from simulations.marketplace.invariants.lessons import FreeSlotsRight, NobodyDoubleBooked
 from simulations.marketplace.invariants.limits import WithinLimits
+from simulations.marketplace.invariants.liveness import SomethingStarts
 from simulations.marketplace.invariants.mails import EachMailOnce, EveryMailArrives, NoLateReminder
 from simulations.marketplace.invariants.messages import (
     AcknowledgedAtTheEnd,
@@ -12,6 +13,7 @@ from simulations.marketplace.invariants.messages import (
 from simulations.marketplace.invariants.metrics import MetricsRight
 from simulations.marketplace.invariants.outbox import (
     EveryRowSettled,
+    NoDeathWithoutAFault,
     NothingResentWithoutALoss,
     NothingSentBeforeItsCommit,
 )
@@ -28,11 +30,13 @@ __all__ = [
     "FreeSlotsRight",
     "Invariant",
     "MetricsRight",
+    "NoDeathWithoutAFault",
     "NoLateReminder",
     "NoMessageLeft",
     "NobodyDoubleBooked",
     "NothingResentWithoutALoss",
     "NothingSentBeforeItsCommit",
+    "SomethingStarts",
     "UrgentFirst",
     "WithinLimits",
 ]
@@ -40,6 +44,7 @@ __all__ = [
 INVARIANTS: tuple[type[Invariant], ...] = (
     EachMailOnce,
     NoLateReminder,
+    NoDeathWithoutAFault,
     EveryMailArrives,
     EachDueInstantOnce,
     UrgentFirst,
@@ -47,6 +52,7 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     MetricsRight,
     FreeSlotsRight,
     EveryRowSettled,
+    SomethingStarts,
     NoMessageLeft,
     WithinLimits,
     AcknowledgedAtTheEnd,

@@ -21,7 +21,7 @@ def command(name: str, *arguments: st.SearchStrategy[Any], **fixed: Any) -> st.S
     return st.tuples(st.just(name), st.tuples(*arguments), st.just(fixed))
 
 
-LIST, HASH, SET, SORTED = (KEYS.map(f"{kind}:{{}}".format) for kind in "lhsz")
+LIST, HASH, SET, SORTED, STRING = (KEYS.map(f"{kind}:{{}}".format) for kind in "lhszt")
 COMMANDS = st.one_of(
     command("lpush", LIST, VALUES, VALUES),
     command("rpush", LIST, VALUES),
@@ -42,8 +42,10 @@ COMMANDS = st.one_of(
     command(
         "zrange", SORTED, SCORES, SCORES, desc=True, byscore=True, withscores=True, offset=0, num=1
     ),
-    command("exists", LIST, HASH, SET, SORTED),
-    command("delete", LIST, SORTED),
+    command("set", STRING, VALUES),
+    command("get", STRING),
+    command("exists", LIST, HASH, SET, SORTED, STRING),
+    command("delete", LIST, SORTED, STRING),
 )
 
 

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from datetime import time as dt_time
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,9 +21,11 @@ from celery import current_app
 from celery._state import task_join_will_block
 from celery.schedules import crontab
 from celery.signals import worker_init
+from celery.worker import state
 
 from simulations.engine import Deployment, ServiceTime, WorkerGroup
 from simulations.engine.faults import ENGINE_FAULTS, Fault, schedule
+from simulations.engine.worker import WorkerProcess
 from tests.simulation.engine.toys import (
     HOUR,
     MINUTE,
@@ -203,6 +206,64 @@ def test_without_a_lease_a_task_longer_than_the_visibility_timeout_runs_again() 
         deployment.call_at(START, lambda: toy.work.delay("long", 3 * VISIBILITY - 1))
         deployment.run_for(10 * MINUTE)
     assert len(toy.at("long")) == 3
+
+
+@pytest.mark.parametrize(("expires", "delay"), [(5, 5), (300, 300)])
+def test_a_mutex_that_a_dead_worker_holds_delays_the_others_until_it_expires(
+    expires: int, delay: int
+) -> None:
+    """kombu's default is 300 seconds."""
+    toy = Toy(visibility_timeout=VISIBILITY)
+    toy.app.conf.broker_transport_options["unacked_mutex_expire"] = expires
+    with Deployment(toy.app, start=START, workers=[WorkerGroup(3, 1)], beats=0) as deployment:
+        deployment.call_at(START, lambda: toy.work.delay("long", 20))
+        deployment.run_for(5 * SECOND)
+        (busy,) = [each for each in deployment.workers.values() if each.holds_messages]
+        busy.kill()
+        deployment.broker.kill_next_holder()
+        deployment.run_for(HOUR)
+        counts = deployment.trace.counts
+    assert (counts["orphaned"], counts["killed"], counts["redelivered"]) == (1, 2, 1)
+    (ran,) = toy.at("long")
+    back = ran - timedelta(seconds=VISIBILITY + 20)
+    assert delay * SECOND <= back <= (delay + 5) * SECOND
+
+
+def test_a_worker_that_is_told_to_stop_ends_what_it_runs_and_leaves_the_rest() -> None:
+    toy = Toy()
+    with Deployment(toy.app, start=START, workers=[one_slot()], beats=0) as deployment:
+        for name in ("first", "second"):
+            deployment.call_at(START, partial(toy.work.delay, name, 20))
+        deployment.run_for(5 * SECOND)
+        stop(deployment.workers["worker1"], status=75)
+        deployment.run_for(MINUTE)
+        counts = deployment.trace.counts
+        statuses = [each for each in deployment.trace.about("exited") if '"status":75' in each]
+    assert len(statuses) == counts["exited"] == 1
+    assert (counts["started"], counts["succeeded"], counts["redelivered"]) == (2, 2, 0)
+    assert toy.at("second") == [43 * SECOND]
+
+
+def test_of_two_workers_only_the_one_that_is_told_to_stop_does() -> None:
+    toy = Toy()
+    with Deployment(toy.app, start=START, workers=[WorkerGroup(2, 1)], beats=0) as deployment:
+        deployment.run_for(5 * SECOND)
+        stop(deployment.workers["worker2"], status=75)
+        deployment.call_at(deployment.now, lambda: toy.note.delay("by worker1"))
+        deployment.run_for(2 * SECOND)
+        alive = {name: worker.alive for name, worker in deployment.workers.items()}
+    assert alive == {"worker1": True, "worker2": False}
+    assert toy.names == ["by worker1"]
+
+
+def stop(worker: WorkerProcess, *, status: int) -> None:
+    """As a thread of a real worker tells it to stop."""
+
+    def tell() -> None:
+        state.should_stop = status  # type: ignore[assignment]
+        worker.look_for_stop()
+
+    worker.spawn(tell)
 
 
 def test_soft_and_hard_time_limits_strike() -> None:

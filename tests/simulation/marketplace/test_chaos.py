@@ -10,7 +10,7 @@ import pytest
 from simulations.engine.faults import Fault, parse
 from simulations.marketplace import chaos
 from simulations.marketplace.chaos import Chaos, DayOfChaos
-from simulations.marketplace.faults import FAULTS
+from simulations.marketplace.faults import FAULTS, STRUCK
 from simulations.marketplace.plan import Plan
 
 BASE = Plan(bookings=60)
@@ -30,6 +30,25 @@ def test_a_seed_draws_the_same_day_again_and_others_draw_others() -> None:
 def test_two_hundred_seeds_draw_every_fault() -> None:
     drawn = {fault.kind for seed in range(200) for fault in chaos.plan_for(BASE, seed).faults}
     assert drawn == {kind.name for kind in FAULTS}
+
+
+def test_seeds_that_follow_each_other_leave_out_no_fault() -> None:
+    drawn = {
+        fault.kind
+        for seed in range(7, 7 + len(FAULTS))
+        for fault in chaos.plan_for(BASE, seed).faults
+    }
+    assert drawn == {kind.name for kind in FAULTS}
+
+
+def test_days_enough_for_every_fault_in_which_one_never_struck_prove_nothing() -> None:
+    struck = dict.fromkeys((*STRUCK, *(f"fault: {kind.name}" for kind in FAULTS)), 1)
+    days = [DayOfChaos(replace(BASE, seed=seed), 1, struck) for seed in range(len(FAULTS))]
+    assert Chaos(tuple(days)).never_struck == []
+    for what in struck:
+        fewer = [replace(day, sometimes=struck | {what: 0}) for day in days]
+        assert Chaos(tuple(fewer)).never_struck == [what]
+        assert Chaos(tuple(fewer[1:])).never_struck == []
 
 
 def test_a_plans_command_names_all_that_makes_its_trace() -> None:

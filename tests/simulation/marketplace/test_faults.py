@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 
 from app.adapters.mailer import MailServerUnavailableError, MailTemporarilyRefusedError
+from simulations.engine.worker import WorkerProcess
 from simulations.marketplace.database import Database
 from simulations.marketplace.faults import FAULTS
 from simulations.marketplace.mail import MailProvider
@@ -18,6 +20,8 @@ from simulations.marketplace.mail import MailProvider
 
 class Loop:
     """Time that is only counted."""
+
+    active: object = None
 
     def __init__(self) -> None:
         self.slept = 0.0
@@ -80,6 +84,23 @@ def test_a_mail_server_can_be_slow_and_busy_and_slow_no_more(stage: Any) -> None
     fast = [send(stage) for _ in range(20)]
     assert {refused for refused, _ in slow} == {refused for refused, _ in fast} == {True, False}
     assert max(seconds for _, seconds in fast) < 4 < min(seconds for _, seconds in slow)
+
+
+def test_workers_do_not_reach_the_database_until_the_last_cut_is_over(stage: Any) -> None:
+    worker: Any = WorkerProcess.__new__(WorkerProcess)
+    first, second = begin(stage, "workers-lose-database"), begin(stage, "workers-lose-database")
+    first()
+    with stage.database.engine.connect():
+        pass  # neither beat nor people are cut off
+    stage.loop.active = worker
+    with pytest.raises(OperationalError, match="connection failed"):
+        stage.database.engine.connect()
+    second()
+    with stage.database.engine.connect() as connection:
+        stage.database.cuts.append(0.0)
+        with pytest.raises(OperationalError, match="the connection is lost"):
+            connection.exec_driver_sql("SELECT 1")
+    assert stage.database.refused == 2
 
 
 def test_a_database_is_locked_until_the_last_one_lets_go(stage: Any) -> None:

@@ -15,10 +15,12 @@ from app.adapters.slot_cache import CachedSlots
 from app.models import Booking, EmailKind, EmailMessage, PasswordReset, User
 from app.outbox import guard, publish, schedule
 from app.outbox.broker import OutboxMessage
+from app.outbox.pump import Pump, PumpRound
 from app.services import email, email_claims, password_resets
 from app.tasks import celery_app
 from app.tasks.broker import RedisBroker
 from simulations.engine.faults import Fault
+from simulations.engine.pool import VirtualPool
 from simulations.marketplace.invariants import INVARIANTS, BrokenInvariantError
 from simulations.marketplace.plan import Plan
 from simulations.marketplace.replay import Replay
@@ -155,7 +157,7 @@ def test_a_run_that_is_planned_twice_is_found(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("harm", "name"),
     [
-        ("UPDATE outbox_entries SET state = 'dead'", "every outbox row"),
+        ("UPDATE outbox_entries SET state = 'dead'", "no entry dies without a fault of its own"),
         ("UPDATE outbox_entries SET state = 'pending'", "every outbox row"),
     ],
 )
@@ -328,6 +330,52 @@ def _send(entry_id: str, published_at: datetime) -> None:
             )
         ]
     )
+
+
+@pytest.mark.parametrize("state", ["pending", "done"])
+def test_an_unpublishable_entry_that_is_no_dead_letter_at_the_end_is_found(state: str) -> None:
+    with Replay(EVENING) as replay:
+        replay.deployment.run_until(replay.start + timedelta(minutes=5))
+        with db.engine().begin() as connection:
+            entry_id = connection.exec_driver_sql(
+                f"UPDATE outbox_entries SET state = '{state}' RETURNING id"  # noqa: S608 - ours
+            ).first()
+        assert entry_id is not None
+        replay.planted.add(entry_id.id)
+        broken = conclusion(replay, "no entry dies without a fault of its own")
+    assert broken is not None
+
+
+def test_an_entry_that_no_relay_publishes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All the rest goes on: what is due at once is published after its commit."""
+    monkeypatch.setattr(Pump, "run", lambda _self: PumpRound())
+    assert name_of(broken_by_what_is_due_later()) == "something always starts"
+
+
+def test_workers_that_start_nothing_and_are_restarted_for_it_are_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The watchdog ends them every minute."""
+    monkeypatch.setattr(VirtualPool, "on_apply", lambda *_args, **_options: None)
+    broken = broken_by()
+    assert name_of(broken) == "something always starts"
+
+
+def test_work_that_waits_while_no_worker_can_take_it_breaks_nothing() -> None:
+    faults = (Fault("workers-down", time(0, 5), timedelta(minutes=20)),)
+    assert broken_by_what_is_due_later(faults) is None
+
+
+def broken_by_what_is_due_later(faults: tuple[Fault, ...] = ()) -> BrokenInvariantError | None:
+    with Replay(replace(EVENING, hours=1, faults=faults)) as replay:
+
+        def plan() -> None:
+            with db.transaction() as session:
+                later = clock.utcnow() + timedelta(minutes=10)
+                outbox.enqueue(session, HEALTH_CHECK, at=later)
+
+        replay.deployment.call_at(replay.start, plan)
+        return replay.run().broken
 
 
 def test_each_invariant_has_a_name_and_a_sentence_of_its_own() -> None:

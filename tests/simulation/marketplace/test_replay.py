@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from celery import current_app
 
 from app import clock, db, entropy, outbox
 from simulations.engine.faults import Fault
+from simulations.marketplace import faults
 from simulations.marketplace.plan import Plan
 from simulations.marketplace.replay import Replay
 
@@ -142,8 +144,36 @@ def test_a_beat_whose_clock_is_minutes_off_catches_up_when_it_is_right_again() -
     assert outcome.beat["no-show-check"] == 3, "one for 00:15 and 00:30"
 
 
+@pytest.mark.parametrize(
+    ("fault", "struck"),
+    [
+        (Fault("clock-step", time(0, 17), timedelta(minutes=2)), faults.CLOCK_STEPPED),
+        (Fault("mutex-orphaned", time(0, 17)), faults.MUTEX_ORPHANED),
+        (Fault("unpublishable-entry", time(0, 17)), faults.ENTRY_SET_ASIDE),
+    ],
+    ids=lambda each: getattr(each, "kind", ""),
+)
+def test_a_fault_of_liveness_strikes_and_nothing_is_lost(fault: Fault, struck: str) -> None:
+    with Replay(Plan(bookings=200, hours=1, faults=(fault,), storm=(time(0, 15), 60))) as replay:
+        outcome = replay.run()
+    assert outcome.broken is None
+    assert outcome.sometimes[f"fault: {fault.kind}"] == 1
+    assert outcome.sometimes[struck] > 0
+
+
+@pytest.mark.parametrize("depth", [950, 960, 970, 980, 1000, 3000])
+def test_an_entry_of_any_depth_stops_no_other(depth: int) -> None:
+    """At some depths Python decodes it in one place and fails in another."""
+    with Replay(Plan(bookings=20, hours=1)) as replay:
+        plant = partial(faults.plant, replay, "too deep", "[" * depth + "]" * depth)
+        replay.deployment.call_at(replay.start + timedelta(minutes=5), plant)
+        outcome = replay.run()
+    assert outcome.broken is None
+    assert outcome.sometimes[faults.ENTRY_SET_ASIDE] == 1
+
+
 def test_a_day_of_faults_holds_and_was_not_empty() -> None:
-    faults = (
+    struck = (
         *(Fault("kill-worker", time(0, minute)) for minute in (15, 16, 17, 40)),
         *(Fault("kill-child", time(0, minute)) for minute in (15, 18, 43)),
         Fault("smtp-silent", time(0, 20), timedelta(minutes=20)),
@@ -158,7 +188,7 @@ def test_a_day_of_faults_holds_and_was_not_empty() -> None:
         Fault("workers-down", time(2, 50), timedelta(minutes=2)),
         Fault("kill-beat", time(2, 55)),
     )
-    with Replay(Plan(bookings=200, faults=faults, storm=(time(0, 15), 60))) as replay:
+    with Replay(Plan(bookings=200, faults=struck, storm=(time(0, 15), 60))) as replay:
         replay.end = replay.start + timedelta(hours=3)
         outcome = replay.run()
     assert outcome.broken is None
