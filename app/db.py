@@ -95,6 +95,8 @@ OUTAGE_ERRORS = (
 TOO_DEEP = "(nested too deep to be read)"
 """Stands for a JSON value that this process cannot decode."""
 
+_LOCK_NOT_AVAILABLE = "55P03"
+
 _engine: Engine | None = None
 _in_transaction: ContextVar[bool] = ContextVar("in_transaction", default=False)
 _longest_idle: ContextVar[float | None] = ContextVar("longest_idle", default=None)
@@ -160,6 +162,11 @@ os.register_at_fork(
 def is_unreachable(error: BaseException) -> bool:
     """Return whether ``error`` was raised because an engine of ours could not connect."""
     return getattr(error, "is_of_no_connection", False)
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    """Return whether a PostgreSQL that answers raised ``error``, because a row stayed locked."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) == _LOCK_NOT_AVAILABLE
 
 
 def reason(error: BaseException) -> str:

@@ -107,6 +107,10 @@ class NotRecordedError(Ignore):
     """
 
 
+class RowLockedError(NotRecordedError):
+    """Another transaction holds the entry's row for too long. The database answers."""
+
+
 class UnfinishedWorkError(Exception):
     """A body returned work instead of doing it."""
 

@@ -25,7 +25,7 @@ from app.outbox import DUE_INSTANT_HEADER, PUBLISHED_AT_HEADER, BrokerUnavailabl
 from app.outbox.guard import AlreadyDoneError, Delivery
 from app.settings import load_settings
 from app.tasks import attempts, registration, retries
-from app.tasks.attempts import AttemptError, Becomes, How, NotRecordedError
+from app.tasks.attempts import AttemptError, Becomes, How, NotRecordedError, RowLockedError
 from app.tasks.retries import PlannedRetry, RetryFromEntry
 
 logger = logging.getLogger(__name__)
@@ -414,7 +414,7 @@ class BaseTask(Task[P, R_co]):
     def _bookkeeping(self) -> Iterator[None]:
         """Keep an outage of the entries' database from failing the task, or counting as a try.
 
-        The worker gives the message back, and takes no other one before the database answers.
+        The worker gives the message back. It takes no other one before the database answers.
         """
         try:
             yield
@@ -424,4 +424,4 @@ class BaseTask(Task[P, R_co]):
     def _not_recorded(self, error: BaseException) -> NotRecordedError:
         why = db.reason(error)
         logger.warning("given back, not recorded: %s[%s]: %s", self.name, self.request.id, why)
-        return NotRecordedError(why)
+        return RowLockedError(why) if db.is_lock_timeout(error) else NotRecordedError(why)

@@ -16,7 +16,7 @@ from app.domain import personal_data
 from app.outbox import PUBLISHED_AT_HEADER
 from app.outbox.guard import Delivery
 from app.tasks import attempts, outage, recorder, registration
-from app.tasks.attempts import Becomes, How, NotRecordedError
+from app.tasks.attempts import Becomes, How, NotRecordedError, RowLockedError
 
 
 class OutboxRequest(Request):
@@ -116,10 +116,10 @@ class OutboxRequest(Request):
         return None
 
     def _give_back(self, error: NotRecordedError) -> None:
-        """Leave the message to a worker that reaches the database; this one takes no other."""
+        """Leave the message to a worker that can record; this one takes no other in an outage."""
         task_ready(self)
         found = outage.of_message(self.message)
-        if found is not None:
+        if found is not None and not isinstance(error, RowLockedError):
             found.begin(str(error))
         self.reject(requeue=True)
 

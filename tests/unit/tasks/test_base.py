@@ -1,9 +1,11 @@
+import sqlite3
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from celery import states
 from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
@@ -15,7 +17,7 @@ from app.outbox.guard import Delivery
 from app.outbox.publish import publish_unpublished
 from app.settings import load_settings
 from app.tasks import BaseTask
-from app.tasks.attempts import How, NotRecordedError
+from app.tasks.attempts import How, NotRecordedError, RowLockedError
 from tests.fakes import FakeClock
 from tests.tracing import deliver, deliver_foreign
 from tests.unit.tasks.conftest import Bench, add_mark, entry, marks
@@ -355,9 +357,11 @@ def test_a_stock_message_that_was_redelivered_and_retried_is_done_at_its_end(ben
 class Outage:
     """Makes one of the guard's functions fail, as a database that is away for a moment does."""
 
+    error: Exception = sqlite3.OperationalError("database is locked")
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
         def away(*_args: object, **_options: object) -> None:
-            raise OperationalError("UPDATE", {}, Exception("database is locked"))
+            raise OperationalError("UPDATE", {}, self.error)
 
         self._patch = monkeypatch.context()
         self._patch.__enter__().setattr(guard, function, away)
@@ -382,6 +386,21 @@ def test_an_outage_while_records_are_written_is_no_failure_of_the_task(
     row = entry(message.id)
     assert outcome.state == states.IGNORED
     assert (row.state, row.errors) == (OutboxState.PENDING, [])
+
+
+def test_a_locked_row_is_not_an_outage(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def body(self: BaseTask) -> None:
+        """Runs to its end."""
+
+    monkeypatch.setattr(
+        Outage, "error", LockNotAvailable("canceling statement due to lock timeout")
+    )
+    task = bench.task(body)
+    message = bench.enqueue(task)
+    outage = Outage(monkeypatch, "close")
+    outcome = deliver(task, message)
+    outage.end()
+    assert isinstance(outcome.result, RowLockedError)
 
 
 def test_an_outage_is_no_failure_either_where_a_task_lists_its_own_errors(

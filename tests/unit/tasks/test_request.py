@@ -1,11 +1,15 @@
-"""What a worker's events say of a task."""
+"""What a worker's events say of a task, and what it does with one that was not recorded."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from billiard.einfo import ExceptionInfo
 
 from app.outbox import PUBLISHED_AT_HEADER
+from app.tasks.attempts import NotRecordedError, RowLockedError
 from app.tasks.health import health_check
+from app.tasks.outage import Outage
 from app.tasks.request import OutboxRequest
 
 PUBLISHED_AT = "2026-07-01T12:00:00+00:00"
@@ -65,3 +69,31 @@ def test_the_event_of_a_start_has_the_messages_stamp_queue_and_trace() -> None:
 )
 def test_other_events_stay_as_celery_has_them(type: str, headers: dict[str, str]) -> None:
     assert sent(type, headers) == {"uuid": "an-id"}
+
+
+@pytest.mark.parametrize(
+    ("error", "stops"),
+    [
+        (NotRecordedError("the server is away"), True),
+        (RowLockedError("canceling statement due to lock timeout"), False),
+    ],
+)
+def test_only_a_database_that_is_away_stops_the_worker(
+    error: NotRecordedError, stops: bool
+) -> None:
+    message: Any = Message(OF_THE_OUTBOX)
+    message.channel = SimpleNamespace(outage=Outage())
+    given_back: list[bool] = []
+    request: Any = OutboxRequest(
+        message,
+        app=health_check.app,
+        task=health_check,
+        eventer=Events(),
+        on_reject=lambda *_arguments: given_back.append(True),
+    )
+    try:
+        raise error
+    except NotRecordedError:
+        request.on_failure(ExceptionInfo())
+    assert given_back == [True]
+    assert message.channel.outage.is_on is stops
