@@ -19,16 +19,19 @@ def problem(url: str, metrics: Sequence[str] = ()) -> str | None:
 
     ``metrics`` are names of metrics in Prometheus' text format that must have a value there.
     """
-    parts = urlsplit(url)
-    connection = HTTPConnection(parts.netloc, timeout=PATIENCE_SECONDS)
+    connection = None
     try:
+        parts = urlsplit(url)
+        connection = HTTPConnection(parts.netloc, timeout=PATIENCE_SECONDS)
         connection.request("GET", parts.path or "/")
         answer = connection.getresponse()
         page = answer.read().decode()
-    except (OSError, HTTPException) as error:
+    # ValueError: a URL that is none, or a page that is no text.
+    except (OSError, HTTPException, ValueError) as error:
         return f"{url} does not answer: {str(error) or type(error).__name__}"
     finally:
-        connection.close()
+        if connection is not None:
+            connection.close()
     if answer.status != 200:
         return f"{url} answers with status {answer.status}"
     found = {line.partition(" ")[0].partition("{")[0] for line in page.splitlines()}

@@ -158,6 +158,17 @@ class Settings(RedisSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, FileVariants(settings_cls)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        # Python keeps the bytes of a variable that are no text, and fails where it writes them.
+        if isinstance(value, str):
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError("not UTF-8 text") from error
+        return value
+
     @field_validator("celery_timezone")
     @classmethod
     def _celery_timezone(cls, value: str) -> str:

@@ -92,3 +92,21 @@ def test_it_loads_nothing_that_takes_long() -> None:
     program = "import app.probe, sys; print(sorted({'celery', 'sqlalchemy'} & sys.modules.keys()))"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert said.stdout == "[]\n", said.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["http://\udcff\udcfe/", "http://127.0.0.1:x/", "http://[::1/", "http://a b/"]
+)
+def test_what_is_no_address_does_not_answer(url: str) -> None:
+    said = probe.problem(url)
+    assert said is not None
+    assert said.startswith(f"{url} does not answer: ")
+
+
+def test_a_page_that_is_no_text_is_one_line(answers: Any) -> None:
+    class Bytes(Answer):
+        def read(self) -> bytes:
+            return b"\xff\xfe"
+
+    answers(Bytes(200, ""))
+    assert probe.problem("http://127.0.0.1:9540/metrics") is not None

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from annotated_types import Le, Lt
+from pydantic import SecretStr
 
 from app.settings import (
     VARIABLES,
@@ -276,3 +277,24 @@ def test_a_warning_names_both_and_not_the_value(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("REDIS_URI", "redis://:secret@host")
     (line,) = [line for line in warnings() if line.startswith("REDIS_URI")]
     assert line == "REDIS_URI: not a variable that this program reads. Did you mean REDIS_URL?"
+
+
+BYTES = "\udcff\udcfe"
+"""What Python makes of the bytes FF FE of a variable: they are no UTF-8."""
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_a_value_that_is_no_text_is_refused_in_one_line_that_does_not_quote_it(
+    monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    default = Settings.model_fields[field].default
+    plain = default.get_secret_value() if isinstance(default, SecretStr) else str(default)
+    for value in (BYTES, f"{plain}{BYTES}"):
+        with monkeypatch.context() as patched:
+            assert error(patched, **{field.upper(): value}) == (
+                f"{field.upper()}: not UTF-8 text; for example {field.upper()}={example_of(field)}"
+            )
+
+
+def example_of(field: str) -> object:
+    return Settings.EXAMPLES.get(field, Settings.model_fields[field].default)
