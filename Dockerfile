@@ -2,18 +2,21 @@
 #
 #   docker build -t instainstru-tasks:local .
 #   docker run --rm --init instainstru-tasks:local celery -A app.tasks worker --loglevel=info
+#
+# PYTHON_IMAGE may name a digest: python:3.12-slim@sha256:...
 ARG PYTHON_IMAGE=python:3.12-slim
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-# What the dependencies are made from comes first: a change of the code leaves this layer alone.
-COPY pyproject.toml requirements-celery.txt requirements-dev.lock README.md LICENSE ./
-# Compiled here, because the root file system is read-only where it runs. setuptools and pip are
-# of no use there, and what is not there has no vulnerabilities.
-RUN pip install --no-compile --constraint requirements-dev.lock '.[postgres]' \
- && pip uninstall --quiet --yes instainstru-tasks setuptools pip \
+# The dependencies come first: a change of the code leaves this layer alone.
+COPY requirements-image.lock ./
+# Only files whose hash stands in the lock, and wheels alone: building one would fetch tools that
+# have none. Compiled here, because the root file system is read-only where it runs. setuptools
+# and pip are of no use there, and what is not there has no vulnerabilities.
+RUN pip install --no-compile --require-hashes --only-binary :all: --requirement requirements-image.lock \
+ && pip uninstall --quiet --yes setuptools pip \
  && find /opt/venv -name tests -type d -prune -exec rm -rf {} + \
  && python -m compileall -q -j 0 /opt/venv/lib
 COPY app /srv/instainstru/app

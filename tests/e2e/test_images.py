@@ -75,7 +75,7 @@ def test_every_pool_and_the_driver_of_postgresql_are_there(image: dict[str, Any]
 
 
 def test_what_it_runs_is_what_the_lock_names(image: dict[str, Any]) -> None:
-    lock = (REPOSITORY / "requirements-dev.lock").read_text()
+    lock = (REPOSITORY / "requirements-image.lock").read_text()
     locked = dict(re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE))
     said = run(
         "python", "-c",
