@@ -70,3 +70,26 @@ def test_what_keeps_images_from_being_built_is_one_line(
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / ".env").exists()
+
+
+PUBLISHED = """case "$*" in *RepoDigests*) echo "published@sha256:abc";; esac"""
+
+
+def test_public_images_are_pinned_by_their_digests(tmp_path: Path) -> None:
+    done = build_images(docker=PUBLISHED, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / ".env").read_text().splitlines() == [
+        "REDIS_IMAGE=redis:7-alpine@sha256:abc",
+        "POSTGRES_IMAGE=postgres:16-alpine@sha256:abc",
+        "PYTHON_IMAGE=python:3.12-slim@sha256:abc",
+        "MAIL_IMAGE=axllent/mailpit:v1.27@sha256:abc",
+    ]
+
+
+def test_our_image_is_built_on_the_pinned_one_and_a_pin_stays(tmp_path: Path) -> None:
+    pinned = "PYTHON_IMAGE=python:3.12-slim@sha256:mine\n"
+    (tmp_path / ".env").write_text(pinned)
+    logging = f'echo "$*" >>"{tmp_path}/calls"; {PUBLISHED}'
+    assert build_images(docker=logging, folder=tmp_path).returncode == 0
+    assert pinned in (tmp_path / ".env").read_text()
+    assert f"--build-arg {pinned.strip()} " in (tmp_path / "calls").read_text()
