@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from uuid import uuid4
 
 from sqlalchemy import text
 
@@ -25,6 +26,22 @@ _ENTRIES = text(
 
 _MAILS_PUT_BACK = text(
     "SELECT coalesce(sum(tries), 0) FROM outbox_entries WHERE task = 'app.tasks.email.deliver'"
+)
+
+
+_PLANT = text(
+    "INSERT INTO outbox_entries (id, task, args, kwargs, queue, priority, state, created_at, "
+    "due_at, publishes, resent, deliveries, tries, errors) "
+    "VALUES (:id, 'scripts.live.jobs.effect', CAST(:args AS json), '{}', 'celery', 0, "
+    "'pending', now() - interval '1 hour', now() - interval '1 hour', 0, 0, 0, 0, '[]')"
+)
+_CANNOT_BE_PUBLISHED = text(
+    "SELECT count(*) FROM outbox_entries WHERE id = ANY(:ids) AND tries > 0 "
+    "AND CAST(errors AS text) LIKE '%cannot be published%'"
+)
+_CANCEL = text(
+    "UPDATE outbox_entries SET state = 'cancelled', finished_at = now() "
+    "WHERE id = ANY(:ids) AND state = 'pending'"
 )
 
 
@@ -69,6 +86,27 @@ def doubled_ticks() -> int:
     with db.reading() as session:
         ticks, effects = session.execute(_EFFECTS, {"name": TICK}).one()
     return int(effects - ticks)
+
+
+def plant(arguments: Sequence[str]) -> list[str]:
+    """Insert a due entry with each of these arguments (JSON) past ``enqueue``; their ids."""
+    ids = [f"planted-{uuid4()}" for _ in arguments]
+    with db.engine().begin() as connection:
+        for entry_id, args in zip(ids, arguments, strict=True):
+            connection.execute(_PLANT, {"id": entry_id, "args": args})
+    return ids
+
+
+def cannot_be_published(ids: Sequence[str]) -> int:
+    """How many of these entries were set aside for that reason."""
+    with db.engine().connect() as connection:
+        return connection.scalar(_CANNOT_BE_PUBLISHED, {"ids": list(ids)}) or 0
+
+
+def cancel(ids: Sequence[str]) -> None:
+    """Cancel what is still pending of these entries."""
+    with db.engine().begin() as connection:
+        connection.execute(_CANCEL, {"ids": list(ids)})
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from app import db, outbox
+from app import clock, db, outbox
 
 BATCH = 100
 LONG_EVERY = 50
@@ -17,6 +18,15 @@ LONG_EVERY = 50
 LONG_SECONDS = 0.5
 AGAIN_SECONDS = 0.5
 SHORT, LONG = "scripts.live.jobs.effect", "scripts.live.jobs.work"
+
+
+def plan_later(name: str, count: int, *, after: timedelta) -> None:
+    """Plan ``count`` short jobs that are due ``after`` now: beat alone publishes those."""
+    with db.transaction() as session:
+        at = clock.utcnow() + after
+        for number in range(count):
+            job = f"{name} {number}"
+            outbox.enqueue(session, SHORT, job, key=job, at=at)
 
 
 class Load:

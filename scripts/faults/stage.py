@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import redis
-from sqlalchemy import NullPool, create_engine
+from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import db
@@ -38,6 +38,10 @@ redis.call('FLUSHALL')
 return waiting
 """
 """In one script: a worker would take a message between two commands."""
+_END_CONNECTIONS = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE client_addr = CAST(:address AS inet)"
+)
 UNACKED = "unacked"
 """kombu's hash of what workers hold."""
 BUILD_SECONDS = 600.0
@@ -98,6 +102,32 @@ class Stage:
                 return True
         except SQLAlchemyError:
             return False
+
+    @contextmanager
+    def postgres_refuses(self, addresses: Iterable[str]) -> Iterator[None]:
+        """Let its PostgreSQL end the connections of these addresses, and take no new ones."""
+        refused = list(addresses)
+        engine = db.engine().execution_options(isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            file = connection.scalar(text("SHOW hba_file"))
+            before = connection.scalar(text("SELECT pg_read_binary_file(:file)"), {"file": file})
+        lines = "".join(f"host all all {address}/32 reject\n" for address in refused).encode()
+        self._write_on_postgres(file, lines + bytes(before))
+        try:
+            with engine.connect() as connection:
+                for address in refused:
+                    connection.execute(_END_CONNECTIONS, {"address": address})
+            yield
+        finally:
+            self._write_on_postgres(file, bytes(before))
+
+    @staticmethod
+    def _write_on_postgres(file: str, content: bytes) -> None:
+        with db.engine().begin() as connection:
+            written = connection.scalar(text("SELECT lo_from_bytea(0, :it)"), {"it": content})
+            connection.execute(text("SELECT lo_export(:it, :file)"), {"it": written, "file": file})
+            connection.execute(text("SELECT lo_unlink(:it)"), {"it": written})
+            connection.execute(text("SELECT pg_reload_conf()"))
 
     def names(self, service: str) -> list[str]:
         """The names of a service's containers, in order."""

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 import redis
 from redis.exceptions import OutOfMemoryError
 
-from scripts.faults import figures
+from scripts.faults import figures, load
 from scripts.faults.stage import Stage
 
 DOCKER_SECONDS = 180.0
@@ -39,6 +40,30 @@ MOST_ROUNDS = 5
 MANY = 10
 """Messages: one may be beat's, and no job."""
 REACHES_REDIS = "import socket; socket.create_connection(('redis', 6379), 2)"
+
+
+REACHES_POSTGRES = "from app import db; db.engine().connect().close()"
+LOST_SECONDS = 75.0
+"""So long that a message whose loss is counted would be given up: the stage's MAX_PUBLISHES."""
+HOLD_THE_MUTEX = """
+import os, signal
+from kombu.transport.redis import Mutex
+from app.tasks import celery_app
+with celery_app.connection_for_read() as connection:
+    channel = connection.default_channel
+    with channel.conn_or_acquire() as client:
+        with Mutex(client, channel.unacked_mutex_key, channel.unacked_mutex_expire):
+            print(client.pttl(channel.unacked_mutex_key), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+KILLED_STATUS = 137
+STEP_FILE = "/tmp/step"
+STEPS = ("+3600", "-3600")
+LARGEST_ITEM = 1_048_576
+"""Bytes: the least that Redis can be set to."""
+TRIED_SECONDS = 60.0
+RELAYED = 20
+RELAYED_AFTER = timedelta(seconds=5)
 
 
 Meanwhile = Callable[[], object]
@@ -236,6 +261,109 @@ def put_a_worker_ahead(stage: Stage) -> None:
         raise AssertionError(f"it did not refuse, but ended with {refused.returncode}:\n{said}")
 
 
+def lose_the_database(stage: Stage) -> None:
+    """For the workers alone: PostgreSQL refuses them, and beat publishes on."""
+    names = stage.names("celery_worker")
+
+    def reach_it() -> list[str]:
+        probes = [
+            docker("exec", each, "python", "-c", REACHES_POSTGRES, check=False) for each in names
+        ]
+        return [each for each, probe in zip(names, probes, strict=True) if probe.returncode == 0]
+
+    address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    addresses = docker("inspect", "--format", address, *names).stdout.split()
+    _struck(reach_it() == names, "not every worker reached PostgreSQL before")
+    with stage.postgres_refuses(addresses):
+        _struck(not reach_it(), "a worker reaches PostgreSQL")
+        time.sleep(LOST_SECONDS)
+
+
+def step_clocks(stage: Stage) -> None:
+    """Of two more workers, while they run: each ends, to be started again by its supervisor."""
+    for step in STEPS:
+        name = f"{stage.compose.project}_worker_steps"
+        stepping = {
+            "LD_PRELOAD": "/usr/local/lib/libfaketime.so.1",
+            "FAKETIME_TIMESTAMP_FILE": STEP_FILE,
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+        options = [word for key, value in stepping.items() for word in ("-e", f"{key}={value}")]
+        stage.compose.run("run", "-d", "--no-deps", "--name", name, *options, "celery_worker")
+        try:
+            docker("update", "--restart=no", name)
+            _wait_for_line(name, "ready.")
+            docker(
+                "exec",
+                name,
+                "sh",
+                "-c",
+                f"echo {step} >{STEP_FILE}.new && mv {STEP_FILE}.new {STEP_FILE}",
+            )
+            status = docker("wait", name).stdout.strip()
+            logged = docker("logs", name)
+            said = f"{logged.stdout}{logged.stderr}"
+            if status != str(REFUSED_STATUS) or f"clock is {step} s off Redis's" not in said:
+                raise AssertionError(f"after {step} s it ended with {status}:\n{said[-2000:]}")
+        finally:
+            docker("rm", "--force", name)
+
+
+def _wait_for_line(name: str, line: str) -> None:
+    deadline = time.monotonic() + DOCKER_SECONDS
+    while time.monotonic() < deadline:
+        logged = docker("logs", name)
+        if line in f"{logged.stdout}{logged.stderr}":
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"{name} has not logged {line!r}")
+
+
+def orphan_the_mutex(stage: Stage) -> None:
+    """Workers die with messages in hand, and a process with the mutex that guards their return."""
+    names = stage.names("celery_worker")
+    beat = stage.names("celery_beat")[0]
+    in_hand: list[int] = []
+    held: list[subprocess.CompletedProcess[str]] = []
+
+    def look() -> None:
+        in_hand.append(stage.held())
+        held.append(docker("exec", beat, "python", "-c", HOLD_THE_MUTEX, check=False))
+
+    while not any(in_hand) and len(in_hand) < MOST_ROUNDS:
+        _kill(names, look)
+        stage.compose.wait_until_healthy()
+    _struck(any(in_hand), "no worker held a message")
+    died = held[-1].returncode == KILLED_STATUS and int(held[-1].stdout or 0) > 0
+    _struck(died, f"nobody died with the mutex: {held[-1].stderr[-500:]}")
+
+
+def plant_unpublishable(stage: Stage) -> None:
+    """Entries that Python or Redis refuses come first, and others that only beat publishes."""
+    deep, deeper = ("[" * depth + "]" * depth for depth in (970, 3000))
+    large = f'["{"x" * 2 * LARGEST_ITEM}"]'
+    job = "relayed beside the unpublishable"
+    with stage.redis() as client:
+        limit = client.config_get("proto-max-bulk-len")["proto-max-bulk-len"]
+        client.config_set("proto-max-bulk-len", LARGEST_ITEM)
+        try:
+            planted = figures.plant([deep, deeper, large])
+            load.plan_later(job, RELAYED, after=RELAYED_AFTER)
+            deadline = time.monotonic() + TRIED_SECONDS
+            while time.monotonic() < deadline:
+                refused, relayed = figures.cannot_be_published(planted), figures.count(job).done
+                if refused == len(planted) and relayed == RELAYED:
+                    break
+                time.sleep(0.5)
+            _struck(refused == len(planted), f"only {refused} of {len(planted)} were refused")
+            if relayed != RELAYED:
+                raise AssertionError(f"only {relayed} of {RELAYED} other entries were published")
+        finally:
+            client.config_set("proto-max-bulk-len", limit)
+            figures.cancel(planted)
+
+
 def _clock_off(minutes: int) -> list[str]:
     off = {"LD_PRELOAD": "/usr/local/lib/libfaketime.so.1", "FAKETIME": f"+{minutes}m"}
     return [word for name, value in off.items() for word in ("-e", f"{name}={value}")]
@@ -255,6 +383,10 @@ FAULTS = (
     Fault("redis-full", fill_redis, seconds=20),
     Fault("beat-6-minutes-ahead", put_a_beat_ahead, seconds=30),
     Fault("worker-5-minutes-ahead", put_a_worker_ahead),
+    Fault("workers-lose-database", lose_the_database, seconds=40),
+    Fault("clock-steps", step_clocks, seconds=30),
+    Fault("mutex-orphaned", orphan_the_mutex),
+    Fault("unpublishable-entry", plant_unpublishable, seconds=20),
 )
 SHORT = ("workers-killed", "redis-restarted", "postgres-restarted")
 """Those that continuous integration runs."""

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from scripts import prove_faults
-from scripts.faults import figures, strikes
+from scripts.faults import figures, load, strikes
 from scripts.faults.stage import Stage
 from scripts.faults.strikes import FAULTS, Fault
 
@@ -27,8 +28,8 @@ class Untouched:
 
     def set(self, _key: str, _value: str) -> None: ...
 
-    def config_get(self, _name: str) -> dict[str, str]:
-        return {"maxmemory": "100mb"}
+    def config_get(self, name: str) -> dict[str, str]:
+        return {name: "100mb"}
 
     def config_set(self, _name: str, _value: str) -> None: ...
 
@@ -44,13 +45,20 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(strikes, "docker", agree)
     monkeypatch.setattr(strikes.time, "sleep", lambda _seconds: None)
     monkeypatch.setattr(strikes, "DOCKER_SECONDS", 0.1)
+    monkeypatch.setattr(strikes, "TRIED_SECONDS", 0.1)
     monkeypatch.setattr(figures, "mails_put_back", lambda: 0)
+    monkeypatch.setattr(figures, "plant", lambda arguments: [str(each) for each in arguments])
+    monkeypatch.setattr(figures, "cannot_be_published", lambda _ids: 0)
+    monkeypatch.setattr(figures, "cancel", lambda _ids: None)
+    monkeypatch.setattr(figures, "count", lambda _name: SimpleNamespace(done=0))
+    monkeypatch.setattr(load, "plan_later", lambda *_args, **_options: None)
     return SimpleNamespace(
         names=lambda service: [f"{service}_1"],
         network="network",
         redis=Untouched,
         redis_answers=lambda patience: True,
         postgres_answers=lambda patience: True,
+        postgres_refuses=nullcontext,
         waiting=lambda: 0,
         held=lambda: 0,
         compose=SimpleNamespace(project="project", run=agree, wait_until_healthy=lambda: None),
