@@ -5,7 +5,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from random import Random
 from time import monotonic
 from traceback import extract_tb
@@ -412,16 +412,23 @@ class OutboxConsumer(Consumer):
         self._record(message, messages.delivery_of(message), why, _dead(why))
 
     def _record(
-        self, message: Any, delivery: Delivery, why: str, record: Callable[[Any, Delivery], bool]
+        self,
+        message: Any,
+        delivery: Delivery,
+        why: str,
+        record: Callable[[Any, Delivery], bool],
+        *,
+        is_held: bool = False,
     ) -> None:
         try:
             with db.transaction(brief=True) as session:
                 record(session, delivery)
         except db.OUTAGE_ERRORS as error:
+            if not is_held:
+                logger.error("held, its dead letter cannot be written (%s): %s", error, delivery.id)
             self.outage.begin(db.reason(error))
-            self.timer.call_after(
-                RECORD_AGAIN_SECONDS, self._record, (message, delivery, why, record)
-            )
+            again = partial(self._record, message, delivery, why, record, is_held=True)
+            self.timer.call_after(RECORD_AGAIN_SECONDS, again)
             return
         except Exception:
             logger.exception("dropped, its dead letter cannot be written: %s", delivery.id)

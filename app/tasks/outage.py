@@ -5,6 +5,7 @@ that can. No attempt is counted and no message is acknowledged (docs/decisions/0
 """
 
 import logging
+from contextlib import suppress
 from datetime import datetime
 from threading import Lock
 from time import monotonic
@@ -147,9 +148,10 @@ def give_back(channel: Any, delivery_tag: str) -> None:
         if not held:
             return
         message, exchange, routing_key = loads(bytes_to_str(held))
-        if PUBLISHED_AT_HEADER in message["headers"]:
-            message["headers"].pop("redelivered", None)
-            message["properties"]["delivery_info"].pop("redelivered", None)
+        with suppress(KeyError, TypeError, AttributeError):  # not one of ours
+            if PUBLISHED_AT_HEADER in message["headers"]:
+                message["headers"].pop("redelivered", None)
+                message["properties"]["delivery_info"].pop("redelivered", None)
         priority = channel._get_message_priority(message, reverse=False)
         for queue in channel._lookup(exchange, routing_key):
             pipe.rpush(channel._q_for_pri(queue, priority), dumps(message))
