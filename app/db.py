@@ -476,7 +476,7 @@ def _single_statements(bind: Engine) -> Engine:
     return bind.execution_options(isolation_level="AUTOCOMMIT")
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # beat has a brief one beside the other
 def _reading_only(bind: Engine) -> Engine:
     return bind.execution_options(reads_only=True)
 

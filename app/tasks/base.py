@@ -373,7 +373,8 @@ class BaseTask(Task[P, R_co]):
 
     def _refusal(self) -> dict[str, str] | None:
         """Why the body must not run at all; ``None`` where it may."""
-        if self._from_outbox:
+        # A message without an entry may have got one at an earlier delivery.
+        if self._from_outbox or self._redelivered:
             with db.reading_tables() as connection:
                 if not guard.is_pending(connection, self._delivery):
                     return SKIPPED

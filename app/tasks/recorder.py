@@ -7,9 +7,7 @@ may be away. So a thread records it, as often as it takes.
 import logging
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
 from threading import Event
 from time import monotonic
 from typing import Any
@@ -66,20 +64,23 @@ class Recorder(WorkerThread):
 
     def prepare(self) -> None:
         global _recorder
-        self._new: SimpleQueue[Record] = SimpleQueue()
+        # Not a queue of the standard library: in a pool of greenlets that stops all of them.
         self._unrecorded: deque[Record] = deque()
+        self._added = Event()
         self._stop_waiting_at: float | None = None
         _recorder = self
 
     def add(self, what: str, act: Callable[[], object], then: Callable[[], None] | None) -> None:
         """Take a record from the thread of the worker's loop."""
         made = Record(what, act, monotonic())
-        if self.worker.blueprint.state == RUN:
+        running = self.worker.blueprint.state == RUN
+        if running:
             made.then = self._with_credit(then)
-            self._new.put(made)
+        self._unrecorded.append(made)
+        self._added.set()
+        if running:
             return
         # No loop runs any more that could be held up, or call ``then``.
-        self._new.put(made)
         if self._stop_waiting_at is None:
             self._stop_waiting_at = monotonic() + LAST_SECONDS
         if made.over.wait(max(0.0, self._stop_waiting_at - monotonic())) and then is not None:
@@ -87,8 +88,8 @@ class Recorder(WorkerThread):
 
     def repeat(self) -> None:
         """Wait for a record, and try all that there are until one fails."""
-        with suppress(Empty):
-            self._unrecorded.append(self._new.get(timeout=AGAIN_SECONDS))
+        self._added.wait(AGAIN_SECONDS)
+        self._added.clear()
         while self._unrecorded:
             tried = self._unrecorded[0]
             with db.no_fork():

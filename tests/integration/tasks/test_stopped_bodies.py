@@ -26,8 +26,8 @@ def test_a_revoked_body_is_cancelled_and_its_slot_comes_back(bench: JobBench, po
     jobs.celery_app.control.revoke(entry_id, terminate=True)
     bench.enqueue("work", "next")
     bench.wait_for_effects(1, timeout=30)
-    entry = bench.entry(entry_id)
-    assert (entry.state, entry.errors) == (OutboxState.CANCELLED, [])
+    bench.wait_until(lambda: bench.entry(entry_id).state is OutboxState.CANCELLED, timeout=5)
+    assert bench.entry(entry_id).errors == []
     assert jobs.starts() == {"revoked": 1, "next": 1}
 
 

@@ -18,6 +18,7 @@ from app.outbox.publish import publish_unpublished
 from app.settings import load_settings
 from app.tasks import BaseTask
 from app.tasks.attempts import How, NotRecordedError, RowLockedError
+from app.tasks.base import SKIPPED
 from tests.fakes import FakeClock
 from tests.tracing import deliver, deliver_foreign
 from tests.unit.tasks.conftest import Bench, add_mark, entry, marks
@@ -516,6 +517,21 @@ def test_a_worker_lost_again_and_again_makes_a_dead_letter(bench: Bench) -> None
         assert entry(message.id).state is OutboxState.PENDING
         task.record_end(How.LOST, Delivery(message.id, task.name, tries=tries), "killed")
     assert entry(message.id).state is OutboxState.DEAD
+
+
+def test_a_redelivered_message_without_an_entry_does_not_run_again_after_its_dead_letter(
+    bench: Bench,
+) -> None:
+    """The worker ended between the dead letter and the acknowledgement."""
+    started = []
+
+    def body(self: BaseTask) -> None:
+        started.append(self.request.id)
+
+    task = bench.task(body)
+    task.record_end(How.HARD_LIMIT, Delivery("some-id", task.name, from_outbox=False), "too long")
+    assert deliver_foreign(task, "some-id", redelivered=True).result == SKIPPED
+    assert started == []
 
 
 def test_a_run_stands_for_its_beat_entrys_due_instant_in_every_retry_and_resend(
