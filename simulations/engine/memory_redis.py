@@ -151,7 +151,17 @@ class Keys:
 
     # Sorted sets.
 
-    def zadd(self, key: str, mapping: Mapping[str | bytes, float]) -> int:
+    def zadd(self, key: str, mapping: Mapping[str | bytes, float], *, xx: bool = False) -> int:
+        if xx:
+            there = self.sorted_sets.get(key, {})
+            there.update(
+                {
+                    _text(member): score
+                    for member, score in mapping.items()
+                    if _text(member) in there
+                }
+            )
+            return 0
         kept = self.sorted_sets.setdefault(key, {})
         before = len(kept)
         kept.update({_text(member): score for member, score in mapping.items()})

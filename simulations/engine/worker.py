@@ -190,7 +190,7 @@ class WorkerProcess(Process):
                 except WorkerShutdown as asked:
                     # In the loop of a real worker it stops that.
                     state.should_stop = asked.code
-                self.look_for_stop()
+                self.look_around()
             else:
                 self.loop.forget(ticker)
 
@@ -241,12 +241,14 @@ class WorkerProcess(Process):
             main = self._main
             self.loop.call_at(self.loop.now, lambda: self.loop.resume(self, main))
 
-    def look_for_stop(self) -> None:
-        """Wake the worker if a signal or a check has asked it to stop.
+    def look_around(self) -> None:
+        """Wake the worker if it is to stop, or a thread has left its loop something to do.
 
         A real worker's loop looks every second.
         """
-        if state.should_stop is not None or state.should_terminate is not None:
+        is_to_stop = state.should_stop is not None or state.should_terminate is not None
+        consumer = getattr(self.controller, "consumer", None)
+        if is_to_stop or getattr(consumer, "_pending_operations", None):
             self.wake()
 
     def ended(self, error: BaseException | None) -> None:

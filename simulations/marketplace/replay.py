@@ -104,7 +104,7 @@ class Replay:
             )
             self.slots = MemorySlotCache()
             stack.enter_context(deployment)
-            stack.enter_context(seams(deployment, self.database, self.provider, self.slots))
+            stack.enter_context(seams(deployment, self.provider, self.slots))
             self._populate()
             self.invariants = [each(self) for each in INVARIANTS]
             deployment.trace.observe(self.figures.see)

@@ -11,16 +11,25 @@ from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import event, exists, select
+from sqlalchemy import event, exists, func, select
 
 import app.tasks
 from app import db, entropy, outbox
 from app.models import OUTBOX_ENTRIES, OutboxEntry
 from app.outbox import BrokerUnavailableError
-from app.outbox.figures import first_due
 from app.outbox.schedule import MOST_CLOCK_ERROR, advance, remembered
 from app.settings import load_settings
-from app.tasks import broker, cache, email, scheduler, startup, timetable, watchdog, worker_thread
+from app.tasks import (
+    broker,
+    cache,
+    email,
+    outage,
+    scheduler,
+    startup,
+    timetable,
+    watchdog,
+    worker_thread,
+)
 from app.tasks.broker import RedisBroker
 from simulations.engine import Deployment
 from simulations.engine.worker import WorkerProcess
@@ -34,7 +43,10 @@ _WAITING = select(
     exists()
     .where(OutboxEntry.pending(), OUTBOX_ENTRIES.c.published_at.is_not(None))
     .label("with_broker"),
-    first_due().label("next_row"),
+    select(func.min(OUTBOX_ENTRIES.c.due_at))
+    .where(OutboxEntry.pending(), OUTBOX_ENTRIES.c.published_at.is_(None))
+    .scalar_subquery()
+    .label("next_row"),
 )
 ENVIRONMENT = {"METRICS_PORT": "0", "BEAT_METRICS_PORT": "0", "LOG_DIR": ""}
 
@@ -59,7 +71,6 @@ def settings_in_force() -> Iterator[None]:
 @contextmanager
 def seams(
     deployment: Deployment,
-    database: Database,
     provider: MailProvider,
     slots: MemorySlotCache,
 ) -> Iterator[None]:
@@ -76,15 +87,12 @@ def seams(
         stack.enter_context(_replaced(cache, "slot_cache_from", slot_cache_from))
         stack.enter_context(_replaced(scheduler, "advance", _told(deployment, advance)))
         stack.enter_context(
-            _replaced(
-                worker_thread.WorkerThread,
-                "start",
-                lambda step, _: _tick(deployment, database, step),
-            )
+            _replaced(worker_thread.WorkerThread, "start", lambda step, _: _tick(deployment, step))
         )
         stack.enter_context(
             _replaced(watchdog.Watchdog, "_end_process", lambda _step, _look: _exit(deployment))
         )
+        stack.enter_context(_replaced(outage, "give_back", _given_back(deployment)))
         # To a broker's connections each replay is a process of its own, as after a fork.
         pid = next(_PIDS)
         stack.enter_context(_replaced(broker, "os", SimpleNamespace(getpid=lambda: pid)))
@@ -125,7 +133,24 @@ def _told(deployment: Deployment, step_of: Callable[..., int | None]) -> Callabl
     return told
 
 
-def _tick(deployment: Deployment, database: Database, step: worker_thread.WorkerThread) -> None:
+def _given_back(deployment: Deployment) -> Callable[[Any, str], None]:
+    """The move of a message back to its queue, which is in the trace."""
+    move = outage.give_back
+
+    def told(channel: Any, delivery_tag: str) -> None:
+        message = channel.qos._delivered.get(delivery_tag)
+        move(channel, delivery_tag)
+        if message is not None:
+            queue = message.delivery_info["routing_key"]
+            headers = message.headers
+            deployment.trace.emit(
+                "redelivered", task=headers.get("task"), id=headers.get("id"), queue=queue
+            )
+
+    return told
+
+
+def _tick(deployment: Deployment, step: worker_thread.WorkerThread) -> None:
     """What a worker's thread does, on the event loop."""
     step.prepare()
     process = deployment.worker_running()
@@ -133,10 +158,10 @@ def _tick(deployment: Deployment, database: Database, step: worker_thread.Worker
     def repeat() -> None:
         with suppress(BrokerUnavailableError):
             step.repeat()
-        process.look_for_stop()
+        process.look_around()
 
     name = type(step).__name__
-    quiet_until = {"Lease": _holds_nothing, "Watchdog": _nothing_waits}.get(name, _never)
+    quiet_until = _QUIET_UNTIL.get(name, _never)
     deployment.loop.every(
         process, name, step.interval, repeat, lambda: quiet_until(deployment, process)
     )
@@ -152,9 +177,21 @@ def _holds_nothing(deployment: Deployment, process: WorkerProcess) -> datetime |
     return deployment.now if process.holds_messages or process.clock_error else None
 
 
+def _reaches_database(deployment: Deployment, process: WorkerProcess) -> datetime | None:
+    consumer = getattr(process.controller, "consumer", None)
+    return deployment.now if consumer is not None and consumer.outage.is_on else None
+
+
 def _nothing_waits(deployment: Deployment, _process: WorkerProcess) -> datetime | None:
     queues = deployment.app.amqp.queues
     return deployment.now if deployment.broker.has_waiting(list(queues)) else None
+
+
+_QUIET_UNTIL = {
+    "DatabaseWatch": _reaches_database,
+    "Lease": _holds_nothing,
+    "Watchdog": _nothing_waits,
+}
 
 
 def _exit(deployment: Deployment) -> None:

@@ -261,7 +261,7 @@ def stop(worker: WorkerProcess, *, status: int) -> None:
 
     def tell() -> None:
         state.should_stop = status  # type: ignore[assignment]
-        worker.look_for_stop()
+        worker.look_around()
 
     worker.spawn(tell)
 

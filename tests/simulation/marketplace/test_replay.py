@@ -147,6 +147,7 @@ def test_a_beat_whose_clock_is_minutes_off_catches_up_when_it_is_right_again() -
 @pytest.mark.parametrize(
     ("fault", "struck"),
     [
+        (Fault("workers-lose-database", time(0, 17), timedelta(minutes=30)), faults.DATABASE_LOST),
         (Fault("clock-step", time(0, 17), timedelta(minutes=2)), faults.CLOCK_STEPPED),
         (Fault("mutex-orphaned", time(0, 17)), faults.MUTEX_ORPHANED),
         (Fault("unpublishable-entry", time(0, 17)), faults.ENTRY_SET_ASIDE),
