@@ -21,7 +21,7 @@ from app.tasks.worker_thread import WorkerThread
 logger = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 0.5
-"""Seconds from a record that failed to the next try."""
+"""Seconds between two looks for what is to be recorded."""
 LAST_SECONDS = 5.0
 """Seconds that a worker which stops waits for its records in all."""
 
@@ -60,13 +60,10 @@ def record(what: str, act: Callable[[], object], *, then: Callable[[], None] | N
 class Recorder(WorkerThread):
     """Records in a thread what ``record`` is given."""
 
-    interval = 0.0
-
     def prepare(self) -> None:
         global _recorder
-        # Not a queue of the standard library: in a pool of greenlets that stops all of them.
-        self._unrecorded: deque[Record] = deque()
-        self._added = Event()
+        self.interval = AGAIN_SECONDS
+        self.unrecorded: deque[Record] = deque()
         self._stop_waiting_at: float | None = None
         _recorder = self
 
@@ -76,8 +73,7 @@ class Recorder(WorkerThread):
         running = self.worker.blueprint.state == RUN
         if running:
             made.then = self._with_credit(then)
-        self._unrecorded.append(made)
-        self._added.set()
+        self.unrecorded.append(made)
         if running:
             return
         # No loop runs any more that could be held up, or call ``then``.
@@ -87,18 +83,16 @@ class Recorder(WorkerThread):
             then()
 
     def repeat(self) -> None:
-        """Wait for a record, and try all that there are until one fails."""
-        self._added.wait(AGAIN_SECONDS)
-        self._added.clear()
-        while self._unrecorded:
-            tried = self._unrecorded[0]
+        """Try all records that there are until one fails."""
+        while self.unrecorded:
+            tried = self.unrecorded[0]
             with db.no_fork():
                 done = _try(tried)
             if not done:
                 # What failed may hold up the others no longer than its own wait.
-                self._unrecorded.rotate(-1)
+                self.unrecorded.rotate(-1)
                 return
-            self._unrecorded.popleft()
+            self.unrecorded.popleft()
             tried.over.set()
             if tried.then is not None:
                 self.worker.consumer.call_soon(tried.then)

@@ -10,13 +10,15 @@ from functools import lru_cache
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import event, exists, func, select
+from sqlalchemy import event, exists, select
 
 import app.tasks
 from app import db, entropy, outbox
 from app.models import OUTBOX_ENTRIES, OutboxEntry
 from app.outbox import BrokerUnavailableError
+from app.outbox.figures import first_due
 from app.outbox.schedule import MOST_CLOCK_ERROR, advance, remembered
 from app.settings import load_settings
 from app.tasks import (
@@ -24,6 +26,7 @@ from app.tasks import (
     cache,
     email,
     outage,
+    recorder,
     scheduler,
     startup,
     timetable,
@@ -39,14 +42,12 @@ from simulations.marketplace.slot_cache import MemorySlotCache
 
 # No page listens, and no line is written to a file of the machine that replays.
 _PIDS = count(-1, -1)
+_RECORDERS: WeakKeyDictionary[WorkerProcess, recorder.Recorder] = WeakKeyDictionary()
 _WAITING = select(
     exists()
     .where(OutboxEntry.pending(), OUTBOX_ENTRIES.c.published_at.is_not(None))
     .label("with_broker"),
-    select(func.min(OUTBOX_ENTRIES.c.due_at))
-    .where(OutboxEntry.pending(), OUTBOX_ENTRIES.c.published_at.is_(None))
-    .scalar_subquery()
-    .label("next_row"),
+    first_due().label("next_row"),
 )
 ENVIRONMENT = {"METRICS_PORT": "0", "BEAT_METRICS_PORT": "0", "LOG_DIR": ""}
 
@@ -93,6 +94,8 @@ def seams(
             _replaced(watchdog.Watchdog, "_end_process", lambda _step, _look: _exit(deployment))
         )
         stack.enter_context(_replaced(outage, "give_back", _given_back(deployment)))
+        stack.enter_context(_replaced(recorder, "record", _record(deployment)))
+        stack.enter_context(_replaced(recorder, "LAST_SECONDS", 0.0))  # they would be real ones
         # To a broker's connections each replay is a process of its own, as after a fork.
         pid = next(_PIDS)
         stack.enter_context(_replaced(broker, "os", SimpleNamespace(getpid=lambda: pid)))
@@ -150,10 +153,23 @@ def _given_back(deployment: Deployment) -> Callable[[Any, str], None]:
     return told
 
 
+def _record(deployment: Deployment) -> Callable[..., None]:
+    """Gives a record to the recorder of the running worker, for all workers share its module."""
+
+    def record(
+        what: str, act: Callable[[], object], *, then: Callable[[], None] | None = None
+    ) -> None:
+        _RECORDERS[deployment.worker_running()].add(what, act, then)
+
+    return record
+
+
 def _tick(deployment: Deployment, step: worker_thread.WorkerThread) -> None:
     """What a worker's thread does, on the event loop."""
     step.prepare()
     process = deployment.worker_running()
+    if isinstance(step, recorder.Recorder):
+        _RECORDERS[process] = step
 
     def repeat() -> None:
         with suppress(BrokerUnavailableError):
@@ -182,6 +198,10 @@ def _reaches_database(deployment: Deployment, process: WorkerProcess) -> datetim
     return deployment.now if consumer is not None and consumer.outage.is_on else None
 
 
+def _all_is_recorded(deployment: Deployment, process: WorkerProcess) -> datetime | None:
+    return deployment.now if _RECORDERS[process].unrecorded else None
+
+
 def _nothing_waits(deployment: Deployment, _process: WorkerProcess) -> datetime | None:
     queues = deployment.app.amqp.queues
     return deployment.now if deployment.broker.has_waiting(list(queues)) else None
@@ -190,6 +210,7 @@ def _nothing_waits(deployment: Deployment, _process: WorkerProcess) -> datetime 
 _QUIET_UNTIL = {
     "DatabaseWatch": _reaches_database,
     "Lease": _holds_nothing,
+    "Recorder": _all_is_recorded,
     "Watchdog": _nothing_waits,
 }
 
