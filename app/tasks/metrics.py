@@ -50,7 +50,7 @@ class TaskState(StrEnum):
     """The process that ran it was killed."""
     REVOKED = "revoked"
     IGNORED = "ignored"
-    """The body, or an outage while we wrote our own records, gave the message up."""
+    """The body gave the message up, or the worker gave it back in an outage of the database."""
 
 
 TASKS = Counter(
