@@ -91,7 +91,7 @@ def _on_deployment(kind: FaultKind[Deployment]) -> FaultKind[Stage]:
     def begin(stage: Stage, rng: Random) -> Callable[[], None] | None:
         return kind.begin(stage.deployment, rng)
 
-    return FaultKind(kind.name, kind.what, kind.lasts, begin)
+    return FaultKind(kind.name, kind.what, kind.lasts, begin, kind.shortest, kind.longest)
 
 
 FAULTS: tuple[FaultKind[Stage], ...] = (

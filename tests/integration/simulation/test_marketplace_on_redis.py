@@ -21,7 +21,11 @@ NIGHT = Plan(
         Fault("smtp-busy", time(0, 5), timedelta(minutes=10)),
         *(Fault("kill-worker", time(0, minute)) for minute in (6, 8, 10)),
         Fault("kill-child", time(0, 12)),
+        Fault("mutex-orphaned", time(0, 14)),
         Fault("duplicate", time(0, 20)),
+        Fault("unpublishable-entry", time(0, 22)),
+        Fault("workers-lose-database", time(0, 25), timedelta(minutes=3)),
+        Fault("clock-step", time(0, 32), timedelta(seconds=30)),
         Fault("redis-down", time(0, 40), timedelta(minutes=2)),
         Fault("redis-emptied", time(0, 50)),
     ),
@@ -41,4 +45,5 @@ def test_faults_and_the_repeated_hour_leave_the_same_trace(broker_url: str) -> N
     assert in_memory == on_redis
     events = {line.split('"event":"')[1].split('"')[0] for line in on_redis}
     assert {"retried", "redelivered", "killed", "duplicated", "emptied", "mail"} <= events
+    assert {"orphaned", "planted", "exited"} <= events
     assert sum('"entry":"session-cleanup"' in line for line in on_redis) == 4

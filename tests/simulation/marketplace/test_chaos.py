@@ -32,6 +32,15 @@ def test_two_hundred_seeds_draw_every_fault() -> None:
     assert drawn == {kind.name for kind in FAULTS}
 
 
+def test_a_drawn_fault_lasts_as_long_as_its_kind_allows() -> None:
+    kinds = {kind.name: kind for kind in FAULTS}
+    for seed in range(300):
+        for fault in chaos.plan_for(BASE, seed).faults:
+            kind = kinds[fault.kind]
+            assert fault.duration is None or kind.shortest <= fault.duration <= kind.longest
+    assert kinds["clock-step"].longest < kinds["redis-down"].longest
+
+
 def test_seeds_that_follow_each_other_leave_out_no_fault() -> None:
     drawn = {
         fault.kind
