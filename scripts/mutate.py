@@ -113,7 +113,7 @@ MUTATIONS = (
             Change(
                 "app/outbox/pump.py",
                 "        gone = [each for each in suspects if each in self._suspects][:BATCH]\n",
-                "        gone: list[Stamped] = []\n",
+                "        gone: list[Missing] = []\n",
             ),
         ),
         (

@@ -165,7 +165,12 @@ def publish_again(
     ``count_up_to`` times in its try is published without being counted. Returns how many; raises
     ``BrokerUnavailableError``.
     """
-    seen = (tuple_(_entries.id, _entries.published_at).in_(gone), OutboxEntry.pending())
+    seen = (
+        # Ids first: of pairs alone SQLite reads the whole table, PostgreSQL all that is pending.
+        _entries.id.in_([entry_id for entry_id, _ in gone]),
+        tuple_(_entries.id, _entries.published_at).in_(gone),
+        OutboxEntry.pending(),
+    )
     free = select(_entries.id).where(*seen).with_for_update(skip_locked=True).cte("free")
     chosen = _publishing(_entries.id.in_(select(free.c.id)), *seen, count_up_to=count_up_to)
     return _publish(bind, broker, chosen, resends=1)

@@ -7,7 +7,9 @@ from app import db, outbox
 from app.models import OutboxEntry, OutboxState
 from app.outbox import publish
 from app.settings import load_settings
+from tests.database import on_sqlite
 from tests.fakes import FakeBroker, FakeClock
+from tests.query_plans import plans_of
 
 TASK = "app.tasks.email.send_booking_confirmation"
 
@@ -51,6 +53,18 @@ def test_of_two_that_saw_the_same_message_gone_one_resends(
     now.advance(seconds=20)
     gone = [(entry_id, stamp)]
     assert [publish.publish_again(database, broker, gone) for _ in range(2)] == [1, 0]
+
+
+@on_sqlite
+def test_on_sqlite_lost_messages_are_republished_without_reading_the_table(
+    database: Engine, broker: FakeBroker, now: FakeClock
+) -> None:
+    gone = [(enqueue(), now.now) for _ in range(2)]
+    with plans_of(database) as plans:
+        assert publish.publish_again(database, broker, gone) == 2
+    steps = [step for plan in plans for step in plan if "outbox_entries" in step]
+    assert steps
+    assert all("(id=?)" in step for step in steps), steps
 
 
 def test_what_was_cancelled_meanwhile_is_not_pushed(database: Engine, broker: FakeBroker) -> None:
