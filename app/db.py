@@ -322,8 +322,10 @@ def _begin_sqlite(busy_timeout: float, connection: Connection) -> None:
     options = connection.get_execution_options()
     wait = min(options.get("lock_wait", busy_timeout), busy_timeout)
     # The pool may have had the connection for a transaction with another wait.
+    # Past SQLAlchemy: it is not a statement of the transaction.
     if connection.info.get("lock_wait", busy_timeout) != wait:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {_milliseconds(wait)}")
+        driver: Any = connection.connection.driver_connection
+        driver.execute(f"PRAGMA busy_timeout = {_milliseconds(wait)}")
         connection.info["lock_wait"] = wait
     if options.get("single_statements", False):
         return
