@@ -356,9 +356,9 @@ def plant_unpublishable(stage: Stage) -> None:
                 if refused == len(planted) and relayed == RELAYED:
                     break
                 time.sleep(0.5)
-            _struck(refused == len(planted), f"only {refused} of {len(planted)} were refused")
             if relayed != RELAYED:
                 raise AssertionError(f"only {relayed} of {RELAYED} other entries were published")
+            _struck(refused == len(planted), f"only {refused} of {len(planted)} were refused")
         finally:
             client.config_set("proto-max-bulk-len", limit)
             figures.cancel(planted)
