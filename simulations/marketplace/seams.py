@@ -94,6 +94,7 @@ def seams(
             _replaced(watchdog.Watchdog, "_end_process", lambda _step, _look: _exit(deployment))
         )
         stack.enter_context(_replaced(outage, "give_back", _given_back(deployment)))
+        stack.enter_context(_replaced(recorder, "_recorder", None))  # and as before at the end
         stack.enter_context(_replaced(recorder, "record", _record(deployment)))
         stack.enter_context(_replaced(recorder, "LAST_SECONDS", 0.0))  # they would be real ones
         # To a broker's connections each replay is a process of its own, as after a fork.
