@@ -29,6 +29,7 @@ README, SCHEDULE = "README.md", "docs/schedule.md"
 LONGEST_NAME = 40
 IDENTIFIER = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 CRONTAB_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+DEVELOPERS_ENVIRONMENT = "Run pip install -e '.[dev]' first"
 REASON = "one run does all that is due by now"
 
 TASK_IMPORTS = (
@@ -213,7 +214,12 @@ def _every(text: str) -> tuple[str, ...]:
 
 
 def _fields(text: str) -> tuple[str, ...]:
-    from celery.schedules import ParseException, crontab  # it takes a second
+    try:
+        from celery.schedules import ParseException, crontab  # it takes a second
+    except ModuleNotFoundError:
+        raise RefusedError(
+            f"celery is not installed for this Python. {DEVELOPERS_ENVIRONMENT}"
+        ) from None
 
     # As they will be printed: 05 is not a number in Python.
     fields = tuple(str(int(field)) if field.isdecimal() else field for field in text.split())
@@ -407,7 +413,7 @@ def _tidied(path: str, text: str, root: Path) -> str:
         )
         if done.returncode:
             reason = done.stderr.strip().rpartition("\n")[2]
-            raise RefusedError(f"ruff failed ({reason}). Run pip install -e '.[dev]' first")
+            raise RefusedError(f"ruff failed ({reason}). {DEVELOPERS_ENVIRONMENT}")
         text = done.stdout
     return text
 

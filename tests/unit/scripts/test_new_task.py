@@ -182,6 +182,18 @@ def test_what_cannot_be_written_is_refused_in_one_line_and_changes_nothing(
     assert contents(root) == before
 
 
+def test_without_the_environment_of_a_developer_it_is_refused_in_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "celery.schedules", None)
+    before = contents(root)
+    assert new_task.main(["invoices.send_monthly", "--crontab", "0 3 1 * *"], root) == 2
+    assert capsys.readouterr().err == (
+        "new_task: celery is not installed for this Python. Run pip install -e '.[dev]' first\n"
+    )
+    assert contents(root) == before
+
+
 def test_a_folder_in_the_place_of_the_service_is_refused(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
