@@ -51,6 +51,10 @@ class Ticker:
         self.fire = fire
         self._quiet_until = quiet_until
 
+    def hurry(self) -> None:
+        """Have a turn within one interval: a turn that was passed over now has something to do."""
+        self.next_tick = min(self.next_tick, self.process.loop.now + self.interval)
+
     def pass_quiet_ticks(self, horizon: datetime) -> None:
         """Pass over what would do nothing before ``horizon``, when something else happens."""
         quiet = self._quiet_until()

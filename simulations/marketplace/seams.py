@@ -35,6 +35,7 @@ from app.tasks import (
 )
 from app.tasks.broker import RedisBroker
 from simulations.engine import Deployment
+from simulations.engine.loop import Ticker
 from simulations.engine.worker import WorkerProcess
 from simulations.marketplace.database import Database
 from simulations.marketplace.mail import MailProvider
@@ -42,7 +43,7 @@ from simulations.marketplace.slot_cache import MemorySlotCache
 
 # No page listens, and no line is written to a file of the machine that replays.
 _PIDS = count(-1, -1)
-_RECORDERS: WeakKeyDictionary[WorkerProcess, recorder.Recorder] = WeakKeyDictionary()
+_RECORDERS: WeakKeyDictionary[WorkerProcess, tuple[recorder.Recorder, Ticker]] = WeakKeyDictionary()
 _WAITING = select(
     exists()
     .where(OutboxEntry.pending(), OUTBOX_ENTRIES.c.published_at.is_not(None))
@@ -160,7 +161,9 @@ def _record(deployment: Deployment) -> Callable[..., None]:
     def record(
         what: str, act: Callable[[], object], *, then: Callable[[], None] | None = None
     ) -> None:
-        _RECORDERS[deployment.worker_running()].add(what, act, then)
+        step, ticker = _RECORDERS[deployment.worker_running()]
+        step.add(what, act, then)
+        ticker.hurry()
 
     return record
 
@@ -169,8 +172,6 @@ def _tick(deployment: Deployment, step: worker_thread.WorkerThread) -> None:
     """What a worker's thread does, on the event loop."""
     step.prepare()
     process = deployment.worker_running()
-    if isinstance(step, recorder.Recorder):
-        _RECORDERS[process] = step
 
     def repeat() -> None:
         with suppress(BrokerUnavailableError):
@@ -179,9 +180,11 @@ def _tick(deployment: Deployment, step: worker_thread.WorkerThread) -> None:
 
     name = type(step).__name__
     quiet_until = _QUIET_UNTIL.get(name, _never)
-    deployment.loop.every(
+    ticker = deployment.loop.every(
         process, name, step.interval, repeat, lambda: quiet_until(deployment, process)
     )
+    if isinstance(step, recorder.Recorder):
+        _RECORDERS[process] = step, ticker
 
 
 def _never(_deployment: Deployment, _process: WorkerProcess) -> datetime | None:
@@ -200,7 +203,8 @@ def _reaches_database(deployment: Deployment, process: WorkerProcess) -> datetim
 
 
 def _all_is_recorded(deployment: Deployment, process: WorkerProcess) -> datetime | None:
-    return deployment.now if _RECORDERS[process].unrecorded else None
+    step, _ = _RECORDERS[process]
+    return deployment.now if step.unrecorded else None
 
 
 def _nothing_waits(deployment: Deployment, _process: WorkerProcess) -> datetime | None:

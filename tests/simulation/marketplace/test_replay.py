@@ -173,6 +173,16 @@ def test_an_entry_of_any_depth_stops_no_other(depth: int) -> None:
     assert outcome.sometimes[faults.ENTRY_SET_ASIDE] == 1
 
 
+def test_the_end_of_a_killed_child_is_recorded_before_its_message_looks_lost() -> None:
+    """Also while nothing else happens: the thread that records it has a turn."""
+    struck = tuple(Fault("kill-child", time(0, minute)) for minute in (5, 15, 25))
+    with Replay(Plan(bookings=5, hours=1, faults=struck)) as replay:
+        outcome = replay.run()
+    assert outcome.broken is None
+    assert outcome.sometimes["a pool's child lost"] == len(struck)
+    assert outcome.sometimes["a message resent by the pump"] == 0
+
+
 def test_a_day_of_faults_holds_and_was_not_empty() -> None:
     struck = (
         *(Fault("kill-worker", time(0, minute)) for minute in (15, 16, 17, 40)),
