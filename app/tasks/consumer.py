@@ -351,7 +351,7 @@ class OutboxConsumer(Consumer):
             with db.transaction(brief=True) as session:
                 guard.wait(session, delivery, due_at=due_at, waits_for=limit)
         except db.OUTAGE_ERRORS as error:
-            self.outage.begin(db.reason(error))
+            self.outage.begin_by(error)
             return False
         except Exception:
             # The message is not at fault: on_message must not make a dead letter of it.
@@ -420,14 +420,18 @@ class OutboxConsumer(Consumer):
         *,
         is_held: bool = False,
     ) -> None:
+        again = partial(self._record, message, delivery, why, record, is_held=True)
+        if is_held and self.outage.is_on:
+            # A server that is away may take ten seconds of this loop to say so.
+            self.timer.call_after(RECORD_AGAIN_SECONDS, again)
+            return
         try:
             with db.transaction(brief=True) as session:
                 record(session, delivery)
         except db.OUTAGE_ERRORS as error:
             if not is_held:
                 logger.error("held, its dead letter cannot be written (%s): %s", error, delivery.id)
-            self.outage.begin(db.reason(error))
-            again = partial(self._record, message, delivery, why, record, is_held=True)
+            self.outage.begin_by(error)
             self.timer.call_after(RECORD_AGAIN_SECONDS, again)
             return
         except Exception:

@@ -80,6 +80,11 @@ class Outage:
             "the database does not answer, this worker takes no messages until it does: %s", reason
         )
 
+    def begin_by(self, error: Exception) -> None:
+        """Begin by what a statement of ours raised, unless only a row was locked."""
+        if not db.is_lock_timeout(error):
+            self.begin(db.reason(error))
+
     def go_on(self) -> None:
         """Note that the database still does not answer."""
         with self._lock:

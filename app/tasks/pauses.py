@@ -35,7 +35,7 @@ class Pauses(WorkerThread):
             with db.no_fork():
                 paused = _paused()
         except SQLAlchemyError as error:
-            self.worker.consumer.outage.begin(db.reason(error))
+            self.worker.consumer.outage.begin_by(error)
             return
         pause, resume = paused & self._consumed(), self._ours - paused
         if pause or resume:

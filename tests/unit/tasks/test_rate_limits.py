@@ -1,5 +1,6 @@
 """How many messages a worker holds for a rate limit, and when the others come back."""
 
+import sqlite3
 from collections import deque
 from random import Random
 from types import SimpleNamespace
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 from kombu.common import QoS
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
 from app.outbox.guard import Delivery
 from app.tasks import consumer as module
@@ -303,12 +306,36 @@ def test_a_message_that_cannot_be_postponed_waits_in_the_worker(
         raise LookupError("no such column")
 
     monkeypatch.setattr(module.guard, "wait", fail)
+    receive_one_too_many(worker, monkeypatch)
+    assert worker.qos.value == 2 + SHORTEST_LINE + 1
+
+
+def receive_one_too_many(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.messages, "delivery_of", lambda message: Delivery("id", "slow"))
     receive(worker, 1 + SHORTEST_LINE)
     request: Any = Request(99)
     request.message, request.eta = None, None
     request.task = worker.app.tasks["slow"]
     worker._limit_task(request, worker.task_buckets["slow"], 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "stops"),
+    [(sqlite3.OperationalError("database is locked"), True), (LockNotAvailable(), False)],
+)
+def test_a_locked_row_is_not_an_outage(
+    worker: Any,
+    database: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    stops: bool,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OperationalError("", {}, error)
+
+    monkeypatch.setattr(module.guard, "wait", fail)
+    receive_one_too_many(worker, monkeypatch)
+    assert worker.outage.is_on is stops
     assert worker.qos.value == 2 + SHORTEST_LINE + 1
 
 
