@@ -108,7 +108,10 @@ class NotRecordedError(Ignore):
 
 
 class RowLockedError(NotRecordedError):
-    """Another transaction holds the entry's row for too long. The database answers."""
+    """Another transaction holds the entry's row for too long. The database answers.
+
+    The worker leaves the entry to the relay, which publishes it again when its row is free.
+    """
 
 
 class UnfinishedWorkError(Exception):

@@ -116,10 +116,18 @@ class OutboxRequest(Request):
         return None
 
     def _give_back(self, error: NotRecordedError) -> None:
-        """Leave the message to a worker that can record; this one takes no other in an outage."""
+        """Give the message back. In an outage this worker takes no other.
+
+        Where only the row is locked, the relay publishes the entry again when it is free. At
+        the head of its list the message would be taken again at once, instead of all others.
+        """
         task_ready(self)
+        is_locked = isinstance(error, RowLockedError)
+        if is_locked and self._delivery.from_outbox:
+            self.acknowledge()
+            return
         found = outage.of_message(self.message)
-        if found is not None and not isinstance(error, RowLockedError):
+        if found is not None and not is_locked:
             found.begin(str(error))
         self.reject(requeue=True)
 

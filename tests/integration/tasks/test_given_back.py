@@ -68,6 +68,14 @@ def test_a_message_that_came_past_the_outbox_keeps_its_mark(
     assert queue.take().delivery_info["redelivered"]
 
 
+def test_a_message_that_came_past_the_outbox_lets_the_others_go_first(queue: Queue) -> None:
+    """The row of its task may be locked for minutes."""
+    for body in ("locked", "other"):
+        queue.put(body, {})
+    give_back(queue.channel, queue.take().delivery_tag)
+    assert [queue.take().payload, queue.take().payload] == ["other", "locked"]
+
+
 def test_what_is_no_longer_held_is_not_given_back(queue: Queue) -> None:
     queue.put("work", OURS)
     taken = queue.take()

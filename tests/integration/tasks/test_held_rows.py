@@ -207,7 +207,7 @@ def test_a_stopped_worker_that_holds_a_row_keeps_no_slot_of_others(
     for pid in processes:
         os.kill(pid, signal.SIGSTOP)
     # The redelivered message was looked at, and let go of.
-    heir.wait_for_line("not recorded holding.idle", timeout=40)
+    heir.wait_for_line("not recorded: holding.idle", timeout=40)
     if not on_sqlite():  # where nobody writes meanwhile
         bench.enqueue("work", "other")
         bench.wait_until(lambda: jobs.effects()["other"] == 1, timeout=STANDSTILL)

@@ -83,17 +83,32 @@ def test_only_a_database_that_is_away_stops_the_worker(
 ) -> None:
     message: Any = Message(OF_THE_OUTBOX)
     message.channel = SimpleNamespace(outage=Outage())
-    given_back: list[bool] = []
+    done = end_by(message, error)
+    assert done == ["given back" if stops else "acknowledged"]
+    assert message.channel.outage.is_on is stops
+
+
+def end_by(message: Any, error: Exception) -> list[str]:
+    """What becomes of a message whose attempt ended with ``error``."""
+    done: list[str] = []
     request: Any = OutboxRequest(
         message,
         app=health_check.app,
         task=health_check,
         eventer=Events(),
-        on_reject=lambda *_arguments: given_back.append(True),
+        on_ack=lambda *_arguments: done.append("acknowledged"),
+        on_reject=lambda *_arguments: done.append("given back"),
     )
     try:
         raise error
     except NotRecordedError:
         request.on_failure(ExceptionInfo())
-    assert given_back == [True]
-    assert message.channel.outage.is_on is stops
+    return done
+
+
+def test_a_message_that_came_past_the_outbox_is_given_back_while_its_row_is_locked() -> None:
+    """The relay would not publish it again."""
+    message: Any = Message({})
+    message.channel = SimpleNamespace(outage=Outage())
+    assert end_by(message, RowLockedError("canceling statement")) == ["given back"]
+    assert not message.channel.outage.is_on
