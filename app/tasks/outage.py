@@ -141,8 +141,9 @@ def give_back(channel: Any, delivery_tag: str) -> None:
     """Move a message that this worker holds to the head of the list that it came from.
 
     kombu would put it at the end, where the relay takes it for lost, and mark it as redelivered,
-    which counts as a lost worker. A message that came past the outbox keeps such a mark: its
-    entry, if it has one, was made because of it.
+    which counts as a lost worker. A message that came past the outbox goes to the end, since
+    another transaction may hold its row for long, and keeps such a mark: its entry, if it has
+    one, was made because of it.
     """
     qos = channel.qos
 
@@ -153,13 +154,15 @@ def give_back(channel: Any, delivery_tag: str) -> None:
         if not held:
             return
         message, exchange, routing_key = loads(bytes_to_str(held))
+        push = pipe.lpush
         with suppress(KeyError, TypeError, AttributeError):  # not one of ours
             if PUBLISHED_AT_HEADER in message["headers"]:
+                push = pipe.rpush
                 message["headers"].pop("redelivered", None)
                 message["properties"]["delivery_info"].pop("redelivered", None)
         priority = channel._get_message_priority(message, reverse=False)
         for queue in channel._lookup(exchange, routing_key):
-            pipe.rpush(channel._q_for_pri(queue, priority), dumps(message))
+            push(channel._q_for_pri(queue, priority), dumps(message))
 
     with channel.conn_or_acquire() as client:
         client.transaction(move, qos.unacked_key)
@@ -191,7 +194,7 @@ def probe() -> None:
     with db.no_fork():
         # The idle ones may be from before: a changed password or a full server does not end them.
         db.engine().dispose()
-        with db.transaction() as session:
+        with db.transaction(brief=True) as session:
             session.execute(_WRITES_NOTHING)
 
 
