@@ -145,7 +145,7 @@ class BaseTask(Task[P, R_co]):
         except RetryFromEntry as retry:
             self._put_back(retry)
             raise
-        except Retry:
+        except (Retry, NotRecordedError):
             raise
         except Exception as final:
             self._fail(final)
@@ -423,6 +423,7 @@ class BaseTask(Task[P, R_co]):
             raise self._not_recorded(error) from error
 
     def _not_recorded(self, error: BaseException) -> NotRecordedError:
-        why = db.reason(error)
-        logger.warning("given back, not recorded: %s[%s]: %s", self.name, self.request.id, why)
-        return RowLockedError(why) if db.is_lock_timeout(error) else NotRecordedError(why)
+        why, is_locked = db.reason(error), db.is_lock_timeout(error)
+        what = "left for later" if is_locked else "given back"
+        logger.warning("%s, not recorded: %s[%s]: %s", what, self.name, self.request.id, why)
+        return RowLockedError(why) if is_locked else NotRecordedError(why)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from celery import states
-from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
+from celery.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
 from psycopg.errors import LockNotAvailable
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
@@ -429,9 +429,9 @@ def test_an_outage_does_not_count_as_a_retry_of_a_stock_producers_message(
     assert isinstance(outcome.result, NotRecordedError)
 
 
-@pytest.mark.parametrize("retries_itself", [False, True])
+@pytest.mark.parametrize("reaction", ["none", "self.retry", "Retry"])
 def test_a_body_that_cannot_connect_to_the_database_has_not_failed(
-    bench: Bench, database: Engine, retries_itself: bool
+    bench: Bench, database: Engine, reaction: str
 ) -> None:
     def body(self: BaseTask) -> None:
         db.use(db.create_database_engine("sqlite:////nowhere/there.db"))
@@ -439,8 +439,10 @@ def test_a_body_that_cannot_connect_to_the_database_has_not_failed(
             with self.transaction() as session:
                 add_mark(session)
         except Exception as exc:
-            if retries_itself:
+            if reaction == "self.retry":
                 raise self.retry(exc=exc, countdown=60) from exc
+            if reaction == "Retry":
+                raise Retry(exc=exc, when=60) from exc
             raise
         finally:
             db.use(database)
