@@ -36,7 +36,11 @@ SETTINGS = {
     "WATCHDOG_SECONDS": "60",
 }
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [
+    pytest.mark.timeout(180),
+    # Begun before the first test, else it is taken for a process that the test left.
+    pytest.mark.usefixtures("postgres_url"),
+]
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])
