@@ -185,6 +185,8 @@ class Pump:
             [(lost.id, lost.published_at) for lost in gone],
             count_up_to=None if others_flow else self._max_publishes // 2,
         )
+        # Not all that are gone: one whose row is locked is seen again in each round.
+        self._losses.append((now, resent + buried))
         if resent:
             logger.warning("%d messages were gone from the broker and are resent", resent)
         return PumpRound(
@@ -264,13 +266,12 @@ class Pump:
         Only asked where it decides: in an outage, which is nobody's fault, the count of an
         entry's publications stops at half of what makes a dead letter.
         """
-        self._losses.append((now, len(gone)))
-        while self._losses[0][0] < now - FLOW_WINDOW:
+        while self._losses and self._losses[0][0] < now - FLOW_WINDOW:
             self._losses.popleft()
         stamps = [lost.published_at for lost in gone if lost.publishes >= self._max_publishes // 2]
         if not stamps:
             return True
-        lost = sum(number for _, number in self._losses)
+        lost = len(gone) + sum(number for _, number in self._losses)
         since = max(stamps)
         window = {"since": since, "until": since + FLOW_WINDOW, "at_most": lost + 1}
         with db.reading(self._bind) as session:

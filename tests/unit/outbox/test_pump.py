@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from app import db, outbox
 from app.models import OutboxEntry, OutboxState
@@ -12,6 +13,7 @@ from app.outbox import BrokerUnavailableError
 from app.outbox.guard import Delivery, mark_done, put_back
 from app.outbox.publish import BATCH
 from app.outbox.pump import HOOK_GRACE, INCONCLUSIVE_FOR, LONGEST_WAIT, Pump
+from tests.database import on_postgresql
 from tests.fakes import FOREIGN, FakeBroker, FakeClock
 from tests.unit.outbox.conftest import MARGIN, MAX_PUBLISHES
 
@@ -323,7 +325,7 @@ def test_an_entry_that_cannot_be_read_stops_no_other_and_becomes_a_dead_letter(
             f"UPDATE outbox_entries SET {column} = '{nested}' WHERE id = '{deep}'"  # noqa: S608
         )
     assert pump.run().published == 2
-    assert [message.id for message in broker.pushed] == [first, last]
+    assert {message.id for message in broker.pushed} == {first, last}
     for _ in range(20):
         now.advance(hours=1)
         pump.run()
@@ -408,6 +410,23 @@ def test_a_message_that_is_gone_again_and_again_while_others_run_becomes_a_dead_
     assert entry(entry_id).state is OutboxState.DEAD
     assert entry(entry_id).publishes == MAX_PUBLISHES
     assert "gone from the broker" in entry(entry_id).errors[-1]["error"]
+
+
+@on_postgresql
+def test_a_lost_message_counts_once_however_long_its_row_is_locked(
+    pump: Pump, broker: FakeBroker, now: FakeClock, database: Engine
+) -> None:
+    (locked,) = enqueue()
+    with Session(database) as other:
+        other.get(OutboxEntry, locked, with_for_update=True)
+        (entry_id,) = enqueue()
+        for _ in range(MAX_PUBLISHES + 2):
+            now.advance(seconds=1)
+            finish_others(broker)
+            broker.lose_everything()
+            rounds(pump, now, 10, step=MARGIN.total_seconds() / 4)
+        assert entry(entry_id).state is OutboxState.DEAD
+    assert entry(locked).state is OutboxState.PENDING
 
 
 def test_nothing_is_buried_while_all_messages_are_gone(
