@@ -241,7 +241,7 @@ def _refuse_read_only(connection: Connection) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"{error.strerror}: {error.filename}"
-    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    return db.reason(error)
 
 
 def _sqlite_file(engine: Engine) -> Path | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import closed_pipe, schema
+from app import closed_pipe, db, schema
 from app.admin import analytics, database, dead_letters, mails, outbox, queues, schedule
 from app.admin.arguments import Parser, UsageError
 from app.domain.errors import printable
@@ -38,8 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     ) as error:
         print(printable(str(error)), file=sys.stderr)
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        print(f"the database did not do it, try again: {reason}", file=sys.stderr)
+        print(f"the database did not do it, try again: {db.reason(error)}", file=sys.stderr)
     return CANNOT
 
 
