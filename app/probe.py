@@ -26,7 +26,7 @@ def problem(url: str, metrics: Sequence[str] = ()) -> str | None:
         connection.request("GET", parts.path or "/")
         answer = connection.getresponse()
         page = answer.read().decode()
-    # ValueError: a URL that is none, or a page that is no text.
+    # ValueError: not a URL, or a page that is not text.
     except (OSError, HTTPException, ValueError) as error:
         return f"{url} does not answer: {str(error) or type(error).__name__}"
     finally:

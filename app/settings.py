@@ -96,8 +96,8 @@ class Settings(RedisSettings):
     resend_margin_seconds: float = Field(10.0, gt=0, le=3600)
     """A message younger than this is never taken for gone."""
     max_publishes: int = Field(20, gt=0, le=1_000_000)
-    """A message that is gone as often as this in one try, about two hours, while others run, is
-    dead."""
+    """An entry whose message is lost this often in one try (about two hours), while others run,
+    is dead."""
     max_deliveries: int = Field(5, gt=0, le=1000)
     """A message that was redelivered as often as this, in one try, is dead."""
     watchdog_seconds: float = Field(60.0, ge=0, le=86_400)
@@ -161,7 +161,7 @@ class Settings(RedisSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _text(cls, value: object) -> object:
-        # Python keeps the bytes of a variable that are no text, and fails where it writes them.
+        # Python keeps the bytes of a variable that are not text, and fails where it writes them.
         if isinstance(value, str):
             try:
                 value.encode()

@@ -349,7 +349,7 @@ def _why(error: Exception) -> str:
 
 
 def _stage(error: smtplib.SMTPResponseException) -> str:
-    """At which stage before MAIL a server has refused. The library's name for STARTTLS is none."""
+    """The stage before MAIL at which a server refused. smtplib has no error of its own for TLS."""
     return _STAGES.get(type(error), "STARTTLS")
 
 

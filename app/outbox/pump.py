@@ -26,13 +26,14 @@ INCONCLUSIVE_FOR = timedelta(hours=1)
 """Where a list's oldest message tells nothing, an entry is resent after this long all the same."""
 
 QUICK_PUBLISHES = 3
-"""Until an entry was published so often in one try, a loss of its message is not waited out."""
+"""This many losses of an entry's message in one try are republished without an extra wait."""
 LONGEST_WAIT = timedelta(minutes=10)
-"""It waits twice as long each time, up to this."""
+"""After those, each wait is twice as long as the one before, up to this."""
 _STEPS = 12
 
 FLOW_WINDOW = timedelta(minutes=5)
-"""Of messages that were published so soon after a lost one, more must have been run than lost."""
+"""An entry dies only if, of the messages published within this time after it, more ran than
+were lost."""
 
 _entries = OUTBOX_ENTRIES.c
 _SETTLED = (_entries.created_at <= bindparam("settled_by")) | (

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 1.0
 PROBE_BASE_SECONDS, PROBE_CAP_SECONDS = 2.0, 15.0
-"""The database is asked again after these."""
+"""Bounds of the wait before the first probe of the database, and before any later one."""
 STEADY_SECONDS = 60.0
 """An outage that begins sooner after the last one goes on with its longer waits."""
 
@@ -109,16 +109,16 @@ class Outage:
         self._next_probe = monotonic() + delay
 
     def keep_from_taking(self, channel: Any) -> None:
-        """Let ``channel``, kombu's for Redis, take no messages during an outage.
+        """Make ``channel``, of kombu's Redis transport, take no messages during an outage.
 
-        What it gives back then goes to the place that it had in its list.
+        What it requeues, in an outage or not, is moved by ``give_back``.
         """
         qos = channel.qos
         may_consume, reject = qos.can_consume, qos.reject
 
         def can_consume() -> bool:
-            # An answer of Redis that is on its way may hold a message: that one is read, and
-            # given back.
+            # A reply of Redis that is on its way may contain a message: it is read, and the
+            # message is given back.
             return may_consume() and bool(channel._in_poll or not self.is_on)
 
         def reject_or_give_back(delivery_tag: str, requeue: bool = False) -> None:
@@ -169,7 +169,7 @@ def give_back(channel: Any, delivery_tag: str) -> None:
 
 
 class DatabaseWatch(WorkerThread):
-    """Asks a database that did not answer again, and lets the worker go on when it does."""
+    """Probes a database that did not answer, and lets the worker go on when it does."""
 
     interval = INTERVAL_SECONDS
 

@@ -1,7 +1,7 @@
-"""What a worker's main process records in the database, without waiting for it.
+"""Records of a worker's main process, which does not wait until they are in the database.
 
 The locks of a killed child's transaction stay until the server notices its end, and a database
-may be away. So a thread records it, as often as it takes.
+may be away. So a thread tries each record again until it is written.
 """
 
 import logging
@@ -21,9 +21,9 @@ from app.tasks.worker_thread import WorkerThread
 logger = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 0.5
-"""Seconds between two looks for what is to be recorded."""
+"""Seconds between two tries."""
 LAST_SECONDS = 5.0
-"""Seconds that a worker which stops waits for its records in all."""
+"""Seconds that a stopping worker waits for all its records together."""
 
 
 @dataclass
@@ -43,11 +43,12 @@ _recorder: "Recorder | None" = None
 
 
 def record(what: str, act: Callable[[], object], *, then: Callable[[], None] | None = None) -> None:
-    """Call ``act``, again after an error of the database, and then ``then``.
+    """Call ``act`` until the database takes it, and then ``then``.
 
-    ``act`` waits for locks as ``db.briefly`` says. In a worker this returns at once, and
-    ``then`` is called in the thread of the worker's loop. Of a worker that stops it returns when
-    that is done, or after ``LAST_SECONDS``. Elsewhere ``act`` is called once.
+    ``act`` must not wait for a lock longer than ``db.briefly`` allows. In a worker this returns
+    at once, and ``then`` is called in the thread of the worker's loop. In a worker that is
+    stopping it returns when both are done, or after ``LAST_SECONDS``. Elsewhere ``act`` is called
+    once.
     """
     if _recorder is not None:
         _recorder.add(what, act, then)
@@ -58,7 +59,7 @@ def record(what: str, act: Callable[[], object], *, then: Callable[[], None] | N
 
 
 class Recorder(WorkerThread):
-    """Records in a thread what ``record`` is given."""
+    """The thread that writes what ``record`` is given."""
 
     def prepare(self) -> None:
         global _recorder
@@ -114,19 +115,19 @@ class Recorder(WorkerThread):
 
 
 def _try(tried: Record) -> bool:
-    """Return whether it is over: recorded, or never to be recorded."""
+    """Return whether it is over: recorded, or given up after an error of our own."""
     try:
         tried.act()
     except db.OUTAGE_ERRORS as error:
         tried.failures += 1
         if tried.failures == 1:
-            logger.warning("not recorded yet %s: %s", tried.what, error)
+            logger.warning("not recorded yet: %s: %s", tried.what, db.reason(error))
         return False
     except Exception:
-        logger.exception("not recorded %s", tried.what)
+        logger.exception("not recorded: %s", tried.what)
         return True
     if tried.failures:
-        logger.info("recorded %s after %.1f s", tried.what, monotonic() - tried.since)
+        logger.info("recorded after %.1f s: %s", monotonic() - tried.since, tried.what)
     return True
 
 
