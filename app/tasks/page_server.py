@@ -101,8 +101,8 @@ class PageServer(WSGIServer):
     def service_actions(self) -> None:
         """Drop the clients whose time is up. Runs at least twice a second."""
         now = monotonic()
-        for connection in self._open():
-            if connection.deadline is not None and connection.deadline < now:
+        for deadline, connection in self._deadlines():
+            if deadline < now:
                 connection.drop()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -136,13 +136,17 @@ class PageServer(WSGIServer):
             connection.deadline = monotonic() + ANSWER_SECONDS
 
     def _drop_slowest(self) -> None:
-        deadlines = [
-            (connection.deadline, connection)
-            for connection in self._open()
-            if connection.deadline is not None
-        ]
+        deadlines = self._deadlines()
         if deadlines:
             min(deadlines, key=lambda each: each[0])[1].drop()
+
+    def _deadlines(self) -> list[tuple[float, _Connection]]:
+        # Each is read once: its own thread may take it away meanwhile.
+        return [
+            (deadline, connection)
+            for connection in self._open()
+            if (deadline := connection.deadline) is not None
+        ]
 
     def _open(self) -> list[_Connection]:
         return list(self._connections.values())
