@@ -210,8 +210,9 @@ def test_a_stopped_worker_that_holds_a_row_keeps_no_slot_of_others(
     processes = [stopped.pid, *(child.pid for child in stopped.descendants())]
     for pid in processes:
         os.kill(pid, signal.SIGSTOP)
-    # The redelivered message was looked at, and let go of.
-    heir.wait_for_line("not recorded: holding.idle", timeout=40)
+    # The redelivered message was looked at, and left for later. On SQLite the heir takes none.
+    told = "takes no messages until it does" if on_sqlite() else "not recorded: holding.idle"
+    heir.wait_for_line(told, timeout=40)
     if not on_sqlite():  # where nobody writes meanwhile
         bench.enqueue("work", "other")
         bench.wait_until(lambda: jobs.effects()["other"] == 1, timeout=STANDSTILL)
