@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 
 from app import outbox
@@ -25,6 +26,10 @@ pytest_plugins = (
 # What a shell starts in its background is deaf to Ctrl-C, and so is all that this starts in turn.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine makes any example slow; pytest-timeout ends what hangs.
+hypothesis.settings.register_profile("any-machine", deadline=None)
+hypothesis.settings.load_profile("any-machine")
 
 # The first folder below tests/ is a test's marker; these may open sockets.
 MARKERS = ("unit", "property", "simulation", "integration", "e2e", "chaos")

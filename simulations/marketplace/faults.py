@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import UTC, time, timedelta
 from functools import partial
@@ -21,8 +22,11 @@ DRAWN = (3, 8)
 
 REFUSED, SILENT = 0.0, 10.0
 """Seconds that an attempt to reach a lost database takes: as app.db bounds the connection."""
-DEPTHS = (940, 3000)
-"""Levels of nested arguments that cannot be published: some cannot even be read."""
+
+DEPTHS = {(3, 11): (940, 3_000), (3, 12): (1_500, 3_500)}.get(
+    sys.version_info[:2], (10_000, 12_000)
+)
+"""Levels of nested arguments that this Python cannot publish: most it cannot even read."""
 
 
 DATABASE_LOST = "a worker's statement refused"

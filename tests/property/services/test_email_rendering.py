@@ -135,7 +135,7 @@ class Tags(HTMLParser):
         self.feed(document)
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        self.text += data + "\n"  # a client does not join the words of two elements
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.add((tag, *sorted(name for name, _ in attrs)))

@@ -162,7 +162,7 @@ def test_a_fault_of_liveness_strikes_and_nothing_is_lost(fault: Fault, struck: s
     assert outcome.sometimes[struck] > 0
 
 
-@pytest.mark.parametrize("depth", [950, 960, 970, 980, 1000, 3000])
+@pytest.mark.parametrize("depth", [faults.DEPTHS[0] + more for more in (10, 20, 30, 40, 60, 2000)])
 def test_an_entry_of_any_depth_stops_no_other(depth: int) -> None:
     """At some depths Python decodes it in one place and fails in another."""
     with Replay(Plan(bookings=20, hours=1)) as replay:

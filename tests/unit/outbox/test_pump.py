@@ -13,6 +13,7 @@ from app.outbox import BrokerUnavailableError
 from app.outbox.guard import Delivery, mark_done, put_back
 from app.outbox.publish import BATCH
 from app.outbox.pump import HOOK_GRACE, INCONCLUSIVE_FOR, LONGEST_WAIT, Pump
+from simulations.marketplace.faults import DEPTHS
 from tests.database import on_postgresql
 from tests.fakes import FOREIGN, FakeBroker, FakeClock
 from tests.unit.outbox.conftest import MARGIN, MAX_PUBLISHES
@@ -319,7 +320,7 @@ def test_an_entry_that_cannot_be_read_stops_no_other_and_becomes_a_dead_letter(
 ) -> None:
     """An older release, or a newer Python, has enqueued what this one cannot decode."""
     first, deep, last = planned_unpublished(broker, now, 3)
-    nested = "[" * 3000 + "]" * 3000
+    nested = "[" * DEPTHS[1] + "]" * DEPTHS[1]
     with db.engine().begin() as connection:
         connection.exec_driver_sql(
             f"UPDATE outbox_entries SET {column} = '{nested}' WHERE id = '{deep}'"  # noqa: S608
