@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -33,14 +33,16 @@ class Loop:
 
 
 @pytest.fixture
-def stage() -> Any:
+def stage() -> Iterator[Any]:
     loop: Any = Loop()
     trace: Any = SimpleNamespace(emit=lambda *_args, **_fields: None)
-    return SimpleNamespace(
+    engine = create_engine("sqlite://")
+    yield SimpleNamespace(
         loop=loop,
         provider=MailProvider(loop, trace, Random(1)),
-        database=Database(create_engine("sqlite://"), loop),
+        database=Database(engine, loop),
     )
+    engine.dispose()
 
 
 def begin(stage: Any, name: str) -> Callable[[], None]:
