@@ -192,8 +192,9 @@ class DatabaseWatch(WorkerThread):
 def probe() -> None:
     """Raise one of ``db.OUTAGE_ERRORS`` where a new connection cannot write entries."""
     with db.no_fork():
-        # The idle ones may be from before: a changed password or a full server does not end them.
-        db.engine().dispose()
+        if db.engine().dialect.name != "sqlite":
+            # Idle ones may be from before: a changed password or a full server does not end them.
+            db.engine().dispose()
         with db.transaction(brief=True) as session:
             session.execute(_WRITES_NOTHING)
 
