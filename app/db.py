@@ -58,7 +58,7 @@ GONE_AFTER = {
 }
 
 DISCARD_MILLISECONDS = 500
-"""Emptying SQLite's log waits so long for other connections."""
+"""Wait for other connections before SQLite's log is emptied, in milliseconds."""
 
 # The same, asked of the server about us: until it gives up a lost client, the locks of that
 # one's transaction stay. Set by a statement, since poolers refuse options at the connection.
@@ -79,7 +79,7 @@ BRIEF_WAIT = 1.0
 BRIEF_IDLE = 10.0
 """Seconds. A main process that is stopped inside its transaction holds locks no longer."""
 IDLE_MARGIN_SECONDS = 60
-"""A session that is idle in its transaction ends so long after the task's hard time limit."""
+"""Seconds after the task's hard time limit at which an idle transaction's session ends."""
 
 # A server that became a standby raises InternalError, one without our tables or rights
 # ProgrammingError. DataError and IntegrityError are about what the statement was given.

@@ -62,7 +62,7 @@ BLAME = {
     # The server has read the mail (3.3, 4.2.5).
     "the message": Blame.MAIL,
 }
-"""Who is at fault when the server refuses for good, by the stage.
+"""The side at fault when the server refuses for good, by the stage.
 
 A reply with ``LOGIN_REQUIRED``, ``BAD_SEQUENCE`` or a code about the sender is about us at each
 stage; one to DATA with a code about the reader is about the mail. Any 421 closes the connection

@@ -147,7 +147,7 @@ def _ask_workers(expected: Set[str]) -> tuple[int | None, list[str]]:
 
 
 def _of_outages(workers: int) -> list[str]:
-    """One line for each of so many workers that takes no messages, for want of the database."""
+    """One line for each worker that takes no messages because it cannot reach the database."""
     if not workers:
         return []
     try:

@@ -86,7 +86,7 @@ class PageServer(WSGIServer):
         return self._connections[request]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Start a thread for a client, in the slowest one's place where there is none left."""
+        """Start a thread for a client. At the limit, drop the slowest client first."""
         if not self._places.acquire(blocking=False):
             self._drop_slowest()
             if not self._places.acquire(timeout=PLACE_SECONDS):
