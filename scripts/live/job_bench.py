@@ -30,6 +30,8 @@ CONNECTION = (
     *("broker_transport_options", "result_backend_transport_options"),
 )
 """What Celery's configuration says of the way to Redis."""
+A_JOBS = OutboxEntry.task.like("scripts.live.jobs.%")
+"""Of the entries those of jobs: beat makes others."""
 
 
 class PlannedJobs:
@@ -55,16 +57,14 @@ class PlannedJobs:
         """How many of the jobs' entries are in each state."""
         with db.reading() as session:
             rows = session.execute(
-                select(OutboxEntry.state, func.count())
-                .where(OutboxEntry.task.like("scripts.live.jobs.%"))
-                .group_by(OutboxEntry.state)
+                select(OutboxEntry.state, func.count()).where(A_JOBS).group_by(OutboxEntry.state)
             )
             return Counter(dict(rows.all()))
 
     def total(self, column: Any) -> int:
-        """A column's sum over all entries, such as ``OutboxEntry.resent``."""
+        """A column's sum over the jobs' entries, such as ``OutboxEntry.resent``."""
         with db.reading() as session:
-            return session.scalar(select(func.sum(column))) or 0
+            return session.scalar(select(func.sum(column)).where(A_JOBS)) or 0
 
     def wait_until(self, condition: Callable[[], bool], *, timeout: float) -> float:
         """Wait for ``condition`` up to ``timeout`` seconds; returns the seconds it took."""

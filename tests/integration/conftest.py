@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psutil
 import pytest
+from redis.connection import Connection
 
 from scripts.live.deployment import Deployment
 from scripts.live.redis_server import NoRedisServerError, RedisServer
@@ -36,6 +37,24 @@ def own_redis(
     show_logs(server.logs)
     with server:
         yield server
+
+
+@pytest.fixture
+def round_trips(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Returns how often this process has written to Redis; it writes a pipeline at once.
+
+    How often a server reads is no measure of that: on a busy machine it reads in pieces.
+    """
+    written = 0
+    send = Connection.send_packed_command
+
+    def counted(connection: Connection, *args: Any, **kwargs: Any) -> None:
+        nonlocal written
+        written += 1
+        send(connection, *args, **kwargs)
+
+    monkeypatch.setattr(Connection, "send_packed_command", counted)
+    return lambda: written
 
 
 @pytest.fixture(autouse=True)
