@@ -13,8 +13,9 @@ from app.tasks.celery_config import TASK_MODULES
 from scripts import new_task
 from scripts.live.deployment import REPOSITORY
 
-NAME = "invoices.send_monthly"
-NEW = {"app/tasks/invoices.py", "app/services/invoices.py", "tests/unit/tasks/test_invoices.py"}
+NAME = "oddments.send_monthly"
+"""Of a module that no marketplace has: these tests also run where a task was added."""
+NEW = {"app/tasks/oddments.py", "app/services/oddments.py", "tests/unit/tasks/test_oddments.py"}
 MODULES, QUEUES = "app/tasks/celery_config.py", "app/routing.py"
 COPY_SECONDS = 900
 """Half a minute of processor time, which a busy machine stretches."""
@@ -95,10 +96,10 @@ def functions(text: str) -> set[str]:
 
 def test_a_second_task_of_a_new_module_is_written_beside_the_first(root: Path) -> None:
     written(root, NAME)
-    assert written(root, "invoices.send_late") == {
-        "app/tasks/invoices.py",
-        "app/services/invoices.py",
-        "tests/unit/tasks/test_invoices_send_late.py",
+    assert written(root, "oddments.send_late") == {
+        "app/tasks/oddments.py",
+        "app/services/oddments.py",
+        "tests/unit/tasks/test_oddments_send_late.py",
     }
 
 
@@ -119,30 +120,30 @@ def test_a_beat_entry_is_due_when_it_was_asked_for(
     root: Path, options: Sequence[str], fields: str
 ) -> None:
     written(root, NAME, *options)
-    row = (root / "docs/schedule.md").read_text().partition("| `invoices-send-monthly` |")[2]
+    row = (root / "docs/schedule.md").read_text().partition("| `oddments-send-monthly` |")[2]
     assert row.split("|")[:2] == [f" `app.tasks.{NAME}` ", f" `{fields}` "]
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["invoices"], "'' is not a name in snake_case"),
-        (["invoices.send-monthly"], "'send-monthly' is not a name in snake_case"),
+        (["oddments"], "'' is not a name in snake_case"),
+        (["oddments.send-monthly"], "'send-monthly' is not a name in snake_case"),
         (["Invoices.send"], "'Invoices' is not a name"),
-        (["invoices.2go"], "'2go' is not a name"),
+        (["oddments.2go"], "'2go' is not a name"),
         (["../x.send"], "is not a name"),
         (["a.b.c"], "'b.c' is not a name"),
-        ([f"invoices.{'a' * 41}"], "1 to 40 characters"),
-        (["invoices.import"], "'import' is a keyword"),
+        ([f"oddments.{'a' * 41}"], "1 to 40 characters"),
+        (["oddments.import"], "'import' is a keyword"),
         (["class.send"], "'class' is a keyword"),
-        (["invoices.test_send"], "pytest would run 'test_send' as a test"),
-        (["invoices.invoices"], "would shadow its service"),
-        (["invoices.print"], "'print' would shadow"),
+        (["oddments.test_send"], "pytest would run 'test_send' as a test"),
+        (["oddments.oddments"], "would shadow its service"),
+        (["oddments.print"], "'print' would shadow"),
         (["list.send"], "'list' would shadow"),
-        (["invoices.clock"], "'clock' would shadow"),
+        (["oddments.clock"], "'clock' would shadow"),
         (["app.send"], "'app' would shadow"),
         (["db.send"], "'db' would shadow"),
-        (["invoices.session"], "'session' would shadow"),
+        (["oddments.session"], "'session' would shadow"),
         (["base.send"], "app/tasks/base.py exists and is not a module of tasks"),
         (["bookings.mark_no_shows"], "app/tasks/bookings.py has a 'mark_no_shows'"),
         (["bookings.lessons"], "app/tasks/bookings.py has a 'lessons'"),
@@ -187,7 +188,7 @@ def test_without_the_environment_of_a_developer_it_is_refused_in_one_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "celery.schedules", None)
     before = contents(root)
-    assert new_task.main(["invoices.send_monthly", "--crontab", "0 3 1 * *"], root) == 2
+    assert new_task.main(["oddments.send_monthly", "--crontab", "0 3 1 * *"], root) == 2
     assert capsys.readouterr().err == (
         "new_task: celery is not installed for this Python. Run pip install -e '.[dev]' first\n"
     )
@@ -197,9 +198,9 @@ def test_without_the_environment_of_a_developer_it_is_refused_in_one_line(
 def test_a_folder_in_the_place_of_the_service_is_refused(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (root / "app/services/invoices").mkdir()
+    (root / "app/services/oddments").mkdir()
     assert new_task.main([NAME], root) == 2
-    assert "app/services/invoices is a folder" in capsys.readouterr().err
+    assert "app/services/oddments is a folder" in capsys.readouterr().err
 
 
 def test_what_cannot_be_finished_leaves_nothing_half_done(
@@ -208,7 +209,7 @@ def test_what_cannot_be_finished_leaves_nothing_half_done(
     shutil.rmtree(root / "tests")
     before = contents(root)
     assert new_task.main([NAME, "--every", "1h"], root) == 2
-    assert "test_invoices.py: No such file or directory" in capsys.readouterr().err
+    assert "test_oddments.py: No such file or directory" in capsys.readouterr().err
     assert contents(root) == before
 
 
@@ -228,12 +229,12 @@ def test_in_a_copy_the_tests_pass_with_five_files_at_most(
     python = [path for path in changed if path.endswith(".py")]
     ran(copy, sys.executable, "-m", "ruff", "check", *python)
     ran(copy, sys.executable, "-m", "ruff", "format", "--check", *python)
-    ran(copy, sys.executable, "-m", "mypy", "app/tasks/invoices.py", "app/services/invoices.py")
+    ran(copy, sys.executable, "-m", "mypy", "app/tasks/oddments.py", "app/services/oddments.py")
     pytest = (sys.executable, "-m", "pytest", "-q", "-p", "no:randomly")
-    ran(copy, *pytest, "tests/unit/tasks/test_invoices.py", *IN_THE_COPY)
-    service = copy / "app/services/invoices.py"
+    ran(copy, *pytest, "tests/unit/tasks/test_oddments.py", *IN_THE_COPY)
+    service = copy / "app/services/oddments.py"
     service.write_text(service.read_text().replace("<= now", "> now"))
-    ran(copy, *pytest, "tests/unit/tasks/test_invoices.py", status=1)
+    ran(copy, *pytest, "tests/unit/tasks/test_oddments.py", status=1)
 
 
 @pytest.mark.integration
@@ -244,8 +245,8 @@ def test_in_a_copy_the_tests_say_what_a_queue_of_its_own_needs(tmp_path: Path) -
     ran(copy, "scripts/new_task", NAME)
     routing = copy / "app/routing.py"
     rows = {
-        '    QueueSpec("maintenance"': '    QueueSpec("invoices", urgency=2, bulk=True),\n',
-        '    "notifications": ': '    "invoices": "invoices",\n',
+        '    QueueSpec("maintenance"': '    QueueSpec("oddments", urgency=2, bulk=True),\n',
+        '    "notifications": ': '    "oddments": "oddments",\n',
     }
     text = routing.read_text()
     for before, row in rows.items():
@@ -254,15 +255,15 @@ def test_in_a_copy_the_tests_say_what_a_queue_of_its_own_needs(tmp_path: Path) -
     routing.write_text(text)
     tests = (test for test in IN_THE_COPY if test.startswith("tests/unit"))
     said = ran(copy, sys.executable, "-m", "pytest", "-q", "--tb=short", *tests, status=1)
-    bulk = "cache,analytics,invoices,maintenance"
+    bulk = "cache,analytics,oddments,maintenance"
     for line in (
-        "add to README.md: | invoices | 2 | `app.tasks.invoices.*` |",
+        "add to README.md: | oddments | 2 | `app.tasks.oddments.*` |",
         f"docker-compose.celery.yml, celery_worker_bulk: write -Q {bulk}",
         f"docs/operations.md: write {bulk} for cache,analytics,maintenance",
-        "add in_queue for ['invoices'] to loadtests/objectives.toml",
-        "add a Call of a task of ['invoices'] to loadtests/_work.py",
-        "add a user of ['invoices'] to loadtests",
-        "add a Flood of ['invoices'] to loadtests",
+        "add in_queue for ['oddments'] to loadtests/objectives.toml",
+        "add a Call of a task of ['oddments'] to loadtests/_work.py",
+        "add a user of ['oddments'] to loadtests",
+        "add a Flood of ['oddments'] to loadtests",
     ):
         assert line in said
     assert "7 failed" in said
